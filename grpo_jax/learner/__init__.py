@@ -1,0 +1,1 @@
+"""The learning half of a step: advantages, the surrogate, and the jitted update."""

@@ -1,0 +1,116 @@
+"""Where does each array live? One table from logical axis names to mesh axes.
+
+Parameters, activations, caches and batches name their axes ("embed", "heads", "batch", ...); this
+table alone says over which mesh axes a name is split. Changing the strategy is one line here.
+
+Mesh axes:
+  data    copies of the parameters; batches are split
+  fsdp    batches *and* parameters are split; parameters are gathered when used
+  tensor  heads, feed-forward columns and vocabulary are split
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from grpo_jax.errors import UserError
+from grpo_jax.model.config import Qwen3Config
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+RULES: dict[str, str | tuple[str, ...] | None] = {
+  # parameters
+  "vocab": "tensor",
+  "embed": "fsdp",
+  "heads": "tensor",
+  "kv_heads": "tensor",
+  "mlp": "tensor",
+  "head_dim": None,
+  "norm": None,
+  "layers": None,
+  # activations, caches, batches, the replay store
+  "batch": ("data", "fsdp"),
+  "length": None,
+  "microbatch": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """A mesh together with the table above; hashable, so a module may carry it."""
+
+  mesh: Mesh
+
+  def spec(self, *names: str | None) -> PartitionSpec:
+    """Logical names, one an axis (None: not split), to mesh axes."""
+    axes = tuple(RULES[name] if name is not None else None for name in names)
+    flat = [a for axis in axes if axis for a in ((axis,) if isinstance(axis, str) else axis)]
+    if len(flat) != len(set(flat)):
+      raise ValueError(f"axes {names} of one array map to the same mesh axis twice: {axes}")
+    return PartitionSpec(*axes)
+
+  def sharding(self, *names: str | None) -> NamedSharding:
+    return NamedSharding(self.mesh, self.spec(*names))
+
+  def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
+    """Tells the compiler how an activation is split; changes no value."""
+    return jax.lax.with_sharding_constraint(x, self.sharding(*names))
+
+  @property
+  def replicated(self) -> NamedSharding:
+    return NamedSharding(self.mesh, PartitionSpec())
+
+  @property
+  def batch_shards(self) -> int:
+    """Over how many devices a batch is split: batch sizes must be multiples of it."""
+    return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+
+def make_layout(
+  data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None
+) -> Layout:
+  """A mesh of data x fsdp x tensor over all devices; one of the three may be -1: what is left.
+
+  Raises:
+    UserError: the product is not the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+  free = [name for name, size in sizes.items() if size == -1]
+  taken = math.prod(size for size in sizes.values() if size != -1)
+  if len(free) == 1 and taken > 0:
+    sizes[free[0]] = len(devices) // taken
+  if len(free) > 1 or math.prod(sizes.values()) != len(devices):
+    raise UserError(
+      f"mesh: data={data} x fsdp={fsdp} x tensor={tensor} does not fit {len(devices)} device(s); "
+      "the product must equal their number, and one size may be -1"
+    )
+  # Auto axes: the compiler propagates shardings from the constraints; the default (explicit) type
+  # would ask for one on every gather.
+  return Layout(
+    Mesh(
+      np.asarray(devices).reshape(tuple(sizes.values())),
+      MESH_AXES,
+      axis_types=(AxisType.Auto,) * len(MESH_AXES),
+    )
+  )
+
+
+def check_divisible(config: Qwen3Config, layout: Layout) -> None:
+  """Raises UserError where the model's dimensions do not split evenly over the mesh."""
+  dimensions = {
+    "vocab_size": "vocab",
+    "hidden_size": "embed",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "intermediate_size": "mlp",
+  }
+  for field, name in dimensions.items():
+    size, axis = getattr(config, field), RULES[name]
+    if size % layout.mesh.shape[axis]:
+      raise UserError(
+        f"mesh.{axis}={layout.mesh.shape[axis]} does not divide the model's {field}={size}"
+      )

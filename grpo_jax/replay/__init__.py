@@ -1,0 +1,1 @@
+"""Rollouts kept for later steps, in device memory."""

@@ -1,0 +1,22 @@
+"""Hand-drawn groups: which rollouts stay."""
+
+import numpy as np
+import pytest
+
+from grpo_jax.methods.keep import KEEP
+
+REWARD = np.array([1, 0, 1, 1, 0, 0, 1, np.nan, 1])
+GROUP = np.array([0, 0, 1, 1, 2, 2, 3, 3, 0])
+SCORED = ~np.isnan(REWARD)
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("everything", [1, 1, 1, 1, 1, 1, 1, 0, 1]),
+    # group 1 all right, group 2 all wrong, group 3 right beside one that could not be scored
+    ("mixed_groups", [1, 1, 0, 0, 0, 0, 0, 0, 1]),
+  ],
+)
+def test_keep(name, expected):
+  np.testing.assert_array_equal(KEEP[name](REWARD, GROUP, SCORED), np.array(expected, bool))

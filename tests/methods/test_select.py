@@ -1,0 +1,28 @@
+"""Walking through a data set: nothing skipped, nothing repeated, wherever a run was cut."""
+
+import numpy as np
+import pytest
+
+from grpo_jax.methods.select import shuffled_epochs
+
+
+def permutation(epoch):
+  return np.random.Generator(np.random.PCG64(epoch)).permutation(10)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 10, 25])
+def test_every_problem_once_an_epoch_whatever_the_batch_size(batch):
+  walk = np.concatenate([shuffled_epochs(c, batch, 10, permutation) for c in range(0, 100, batch)])
+  for epoch in range(len(walk) // 10):
+    assert sorted(walk[epoch * 10 : epoch * 10 + 10]) == list(range(10))
+
+
+def test_epochs_are_shuffled_differently():
+  first, second = (shuffled_epochs(c, 10, 10, permutation) for c in (0, 10))
+  assert list(first) != list(second)
+
+
+def test_a_cut_changes_nothing():
+  whole = shuffled_epochs(0, 37, 10, permutation)
+  parts = [shuffled_epochs(0, 13, 10, permutation), shuffled_epochs(13, 24, 10, permutation)]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)

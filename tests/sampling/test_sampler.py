@@ -1,0 +1,229 @@
+"""The sampler draws what it says it draws, and transformers agrees where it is deterministic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo_jax.distribution import decoding
+from grpo_jax.learner.logprobs import sample_log_probs
+from grpo_jax.model.config import read_config
+from grpo_jax.model.qwen3 import Qwen3, abstract_params
+from grpo_jax.model.sharding import make_layout
+from grpo_jax.model.weights import load_params
+from grpo_jax.randomness import Purpose, key_for, rollout_keys
+from grpo_jax.records import Finish, completion_mask
+from grpo_jax.sampling.sampler import Requests, Sampler, pad_prompts
+from tests.model.huggingface import write_model
+
+VOCAB = 128
+NO_EOS = np.array([-1], np.int32)
+PLAIN = decoding(1.0, 0, 1.0, VOCAB)
+GREEDY = decoding(0.0, 0, 1.0, VOCAB)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp("tiny_qwen3")
+  write_model(path, std=0.15)
+  return path
+
+
+def load(folder, mesh=None):
+  config, _ = read_config(folder)
+  layout = make_layout(*mesh) if mesh else make_layout(devices=jax.devices()[:1])
+  model = Qwen3(config, layout)
+  return model, load_params(folder, abstract_params(model))
+
+
+def random_prompts(lengths, seed=0):
+  rng = np.random.default_rng(seed)
+  return [rng.integers(1, VOCAB, n).astype(np.int32) for n in lengths]
+
+
+def requests(prompts, copies, *, limit=12, seed=0, step=0, first_sample=0):
+  """`copies[n]` rollouts of prompt n."""
+  tokens_NP, length_N = pad_prompts(prompts, max(map(len, prompts)))
+  prompt_of_R = np.repeat(np.arange(len(prompts)), copies).astype(np.int32)
+  sample_R = np.concatenate([np.arange(c) for c in copies]).astype(np.int32) + first_sample
+  keys_R = rollout_keys(key_for(seed, Purpose.ROLLOUT, step), prompt_of_R, sample_R)
+  limit_R = np.broadcast_to(np.asarray(limit, np.int32), prompt_of_R.shape)
+  return Requests(tokens_NP, length_N, prompt_of_R, limit_R, keys_R)
+
+
+def sample(model, params, asked, how=PLAIN, eos=NO_EOS, max_new_tokens=12):
+  sampler = Sampler(model, max_new_tokens=max_new_tokens)
+  return jax.device_get(sampler.generate(sampler.prepare(params), asked, how, eos))
+
+
+def completions(samples):
+  return [
+    list(tokens[start : start + length])
+    for tokens, start, length in zip(
+      samples.tokens_RT, samples.prompt_len_R, samples.completion_len_R, strict=True
+    )
+  ]
+
+
+def test_greedy_equals_transformers_generate_token_for_token(tmp_path):
+  torch = pytest.importorskip("torch")
+  reference = write_model(tmp_path, std=0.15)
+  model, params = load(tmp_path)
+  prompts = random_prompts([9, 4, 1, 7])
+  ours = completions(sample(model, params, requests(prompts, [1] * 4), GREEDY))
+  for prompt, completion in zip(prompts, ours, strict=True):
+    theirs = reference.generate(
+      torch.tensor(prompt[None].astype(np.int64)), do_sample=False, max_new_tokens=12
+    )[0, len(prompt) :].tolist()
+    assert completion == theirs
+  assert len({tuple(c) for c in ours}) > 1, "a model that always says the same proves nothing"
+
+
+def test_every_eos_id_ends_a_row_and_is_its_last_token(folder):
+  """Qwen3 has two: a completion ending in the other must not be counted as truncated."""
+  model, params = load(folder)
+  prompts = random_prompts([5, 5, 5, 5])
+  free = completions(sample(model, params, requests(prompts, [1] * 4)))
+  eos = np.array([free[0][3], free[1][5]], np.int32)
+  stopped = sample(model, params, requests(prompts, [1] * 4), eos=eos)
+  for row, (before, after) in enumerate(zip(free, completions(stopped), strict=True)):
+    hits = [i for i, token in enumerate(before) if token in eos]
+    expected = before[: hits[0] + 1] if hits else before
+    assert after == expected
+    assert stopped.finish_R[row] == (Finish.EOS if hits else Finish.LENGTH)
+  assert stopped.finish_R[0] == stopped.finish_R[1] == Finish.EOS
+
+
+def test_rows_have_their_own_limits_and_nothing_beyond_them(folder):
+  model, params = load(folder)
+  limits = [1, 5, 12]
+  samples = sample(model, params, requests(random_prompts([3, 8, 5]), [1] * 3, limit=limits))
+  np.testing.assert_array_equal(samples.completion_len_R, limits)
+  np.testing.assert_array_equal(samples.finish_R, [Finish.LENGTH] * 3)
+  mask = np.asarray(completion_mask(samples))
+  np.testing.assert_array_equal(mask.sum(1), limits)
+  assert (samples.behaviour_logp_RT[~mask] == 0).all()
+  assert (samples.behaviour_logp_RT[mask] < 0).all()
+  beyond = np.arange(mask.shape[1]) >= (samples.prompt_len_R + samples.completion_len_R)[:, None]
+  assert (samples.tokens_RT[beyond] == 0).all()
+
+
+@pytest.mark.parametrize(
+  "how",
+  [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 0, 0.9), (0.7, 20, 0.8), (1.3, 5, 1.0)],
+  ids=lambda how: "T={} top_k={} top_p={}".format(*how),
+)
+def test_behaviour_log_probs_are_the_trainers(folder, how):
+  """Where they differ, ratios are wrong before the first update."""
+  model, params = load(folder)
+  how = decoding(*how, VOCAB)
+  samples = sample(model, params, requests(random_prompts([9, 3, 6]), [4, 4, 4]), how)
+  trainer, entropy = jax.jit(lambda p, s: sample_log_probs(model, p, s, how))(params, samples)
+  mask = np.asarray(completion_mask(samples))
+  np.testing.assert_allclose(
+    np.asarray(trainer)[mask], samples.behaviour_logp_RT[mask], atol=1e-4
+  )
+  assert samples.behaviour_logp_RT[mask].min() < -1, "no surprising token: nothing was tested"
+  assert (np.asarray(entropy)[mask] >= 0).all()
+
+
+def test_ids_beyond_the_tokenizer_are_never_sampled(folder):
+  model, params = load(folder)
+  how = decoding(5.0, 0, 1.0, 40)
+  samples = sample(model, params, requests(random_prompts([4]), [64]), how)
+  tokens = np.concatenate(completions(samples))
+  assert tokens.max() < 40
+  greedy = sample(model, params, requests(random_prompts([4]), [1]), decoding(0.0, 0, 1.0, 40))
+  assert max(completions(greedy)[0]) < 40
+
+
+def test_the_same_seed_gives_the_same_samples(folder):
+  model, params = load(folder)
+  asked = requests(random_prompts([4, 6]), [3, 3], seed=5, step=7)
+  assert completions(sample(model, params, asked)) == completions(sample(model, params, asked))
+
+
+def test_rows_steps_groups_and_seeds_never_share_noise(folder):
+  """A peer seeds every call alike: slot i sees the same noise at every step. Here prompts are equal,
+  so equal noise would give equal completions; by chance that is 128^-12 or so at this temperature.
+  """
+  model, params = load(folder)
+  prompt = random_prompts([5])[0]
+  hot = decoding(3.0, 0, 1.0, VOCAB)
+  seen = [
+    tuple(c)
+    for seed, step in [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for c in completions(
+      sample(model, params, requests([prompt] * 3, [4, 2, 2], seed=seed, step=step), hot)
+    )
+  ]
+  assert len(set(seen)) == len(seen) == 32
+
+
+def test_a_rollout_does_not_depend_on_its_row_or_on_its_neighbours(folder):
+  model, params = load(folder)
+  prompts = random_prompts([4, 9, 6])
+  together = completions(sample(model, params, requests(prompts, [2, 3, 2])))
+  tokens, lengths = pad_prompts(prompts[1:2], 9)
+  keys = rollout_keys(
+    key_for(0, Purpose.ROLLOUT, 0), np.array([1], np.int32), np.array([2], np.int32)
+  )
+  one = Requests(tokens, lengths, np.zeros(1, np.int32), np.full(1, 12, np.int32), keys)
+  assert completions(sample(model, params, one)) == [together[4]]
+
+
+def test_sampling_follows_the_distribution(folder):
+  """First tokens of many rollouts of one prompt against their probabilities (chi-square)."""
+  model, params = load(folder)
+  how = decoding(0.8, 0, 1.0, VOCAB)
+  R = 4096
+  samples = sample(model, params, requests(random_prompts([6]), [R], limit=1), how)
+  first = np.array([c[0] for c in completions(samples)])
+  positions = np.broadcast_to(np.arange(6, dtype=np.int32), (1, 6))
+  hidden, _ = model.apply({"params": params}, samples.tokens_RT[:1, :6], positions)
+  logits = model.apply({"params": params}, hidden[:, -1], method="logits")[0]
+  expected = R * np.asarray(jax.nn.softmax(logits / 0.8))
+  counts = np.bincount(first, minlength=VOCAB)
+  common = expected > 5
+  chi2 = np.sum((counts - expected)[common] ** 2 / expected[common])
+  degrees = common.sum() - 1
+  assert degrees > 5
+  assert chi2 < degrees + 5 * np.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)], ids=str)
+def test_the_mesh_changes_no_token(folder, mesh):
+  asked = requests(random_prompts([4, 9, 6, 2]), [4, 4, 4, 4])
+  alone = sample(*load(folder), asked)
+  spread = sample(*load(folder, mesh), asked)
+  np.testing.assert_array_equal(spread.tokens_RT, alone.tokens_RT)
+  np.testing.assert_allclose(spread.behaviour_logp_RT, alone.behaviour_logp_RT, atol=1e-4)
+
+
+def test_new_settings_compile_nothing(folder):
+  model, params = load(folder)
+  sampler = Sampler(model, max_new_tokens=12)
+  prepared = sampler.prepare(params)
+  for temperature, top_k, top_p, seed, eos in [
+    (1.0, 0, 1.0, 0, 3), (0.0, 0, 1.0, 1, 4), (0.7, 5, 0.9, 2, 5)
+  ]:  # fmt: skip
+    asked = requests(random_prompts([4, 7]), [2, 2], seed=seed, limit=5 + seed)
+    how = decoding(temperature, top_k, top_p, VOCAB - seed)
+    sampler.generate(prepared, asked, how, np.array([eos], np.int32))
+  assert sampler._generate._cache_size() == 1
+
+
+def test_decoding_stops_when_all_rows_have_ended(folder):
+  """With every id an end of sequence, a limit of 4096 must cost one token, not 4096."""
+  import time
+
+  model, params = load(folder)
+  sampler = Sampler(model, max_new_tokens=4096)
+  prepared = sampler.prepare(params)
+  asked = requests(random_prompts([4]), [2], limit=4096)
+  everything = np.arange(VOCAB, dtype=np.int32)
+  jax.block_until_ready(sampler.generate(prepared, asked, PLAIN, everything))
+  start = time.perf_counter()
+  samples = jax.device_get(sampler.generate(prepared, asked, PLAIN, everything))
+  assert time.perf_counter() - start < 2.0
+  np.testing.assert_array_equal(samples.completion_len_R, [1, 1])
