@@ -67,3 +67,20 @@ def row_mask(samples: Samples) -> jax.Array:
 def take_rows(rollouts: Rollouts, index: jax.Array) -> Rollouts:
   """The rows at `index`, in its order."""
   return jax.tree.map(lambda leaf: leaf[index], rollouts)
+
+
+def abstract_rollouts(rows: int, length: int) -> Rollouts:
+  """Shapes and dtypes of `rows` rollouts of `length` tokens."""
+
+  def of_row(dtype, *rest):
+    return jax.ShapeDtypeStruct((rows, *rest), dtype)
+
+  int_R, float_R = of_row(jnp.int32), of_row(jnp.float32)
+  samples = Samples(
+    tokens_RT=of_row(jnp.int32, length),
+    prompt_len_R=int_R,
+    completion_len_R=int_R,
+    behaviour_logp_RT=of_row(jnp.float32, length),
+    finish_R=int_R,
+  )
+  return Rollouts(samples, float_R, float_R, float_R, int_R, int_R, int_R)

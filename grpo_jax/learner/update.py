@@ -161,6 +161,8 @@ def _loss(model, surrogate: Surrogate, params, reference, rows: Rollouts, is_rep
   on_side_2B = jnp.stack([~is_replayed_B, is_replayed_B])
   mask_2BT = mask_BT & on_side_2B[:, :, None]
   sums = {name: masked_sum(x[None], mask_2BT, axis=(1, 2)) for name, x in per_token.items()}
+  row_tokens_B = (rows.samples.prompt_len_R + rows.samples.completion_len_R) * counts_B
+  sums["row_tokens"] = jnp.sum(row_tokens_B * on_side_2B, axis=1).astype(jnp.float32)
   sums["ratio_max"] = masked_max(ratio_BT[None], mask_2BT, axis=(1, 2))
   sums["abs_dlogp_max"] = masked_max(jnp.abs(log_ratio_BT)[None], mask_2BT, axis=(1, 2))
   return masked_sum(loss_BT, mask_BT) / tokens, sums
@@ -184,13 +186,14 @@ def _apply(
   return new_state, metrics
 
 
-SUMMED = ("tokens", "loss", "clip_fraction", "ratio_mean", "kl_behaviour", "abs_dlogp_mean", "entropy")
+AVERAGED = ("loss", "clip_fraction", "ratio_mean", "kl_behaviour", "abs_dlogp_mean", "entropy")
+COUNTED = ("tokens", "row_tokens")  # completion tokens; prompt and completion tokens
 LARGEST = ("ratio_max", "abs_dlogp_max")
 
 
 def _no_sums(surrogate: Surrogate) -> Metrics:
   """What the metrics of no microbatch at all add up to, one number a side."""
-  summed = SUMMED + (("kl_reference",) if surrogate.kl_coef else ())
+  summed = AVERAGED + COUNTED + (("kl_reference",) if surrogate.kl_coef else ())
   sums = {name: jnp.zeros(len(SIDES), jnp.float32) for name in summed}
   return sums | {name: jnp.full(len(SIDES), -jnp.inf) for name in LARGEST}
 
@@ -214,6 +217,6 @@ def _summary(sums: Metrics, tokens, rows, microbatches) -> Metrics:
   for side, name_of_side in enumerate(SIDES):
     tokens_of_side = sums["tokens"][side]
     for name, values in sums.items():
-      value = values[side] if name in (*LARGEST, "tokens") else values[side] / tokens_of_side
+      value = values[side] if name in LARGEST + COUNTED else values[side] / tokens_of_side
       metrics[f"train/{name}_{name_of_side}"] = value
   return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)

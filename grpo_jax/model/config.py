@@ -96,6 +96,27 @@ def from_huggingface(raw: Mapping[str, Any], *, where: str = "config.json") -> Q
   return Qwen3Config(**{f.name: values[f.name] for f in fields if f.name in values})
 
 
+def from_shape(shape: Mapping[str, Any], *, vocab_size: int) -> Qwen3Config:
+  """A model from scratch, from some fields of Qwen3Config.
+
+  Args:
+    shape: fields by name; may name vocab_size too.
+    vocab_size: what it is otherwise.
+
+  Raises:
+    UserError: an unknown or a missing field.
+  """
+  fields = dataclasses.fields(Qwen3Config)
+  values = {"vocab_size": vocab_size, **shape}
+  unknown = sorted(values.keys() - {f.name for f in fields})
+  required = [f.name for f in fields if f.default is dataclasses.MISSING]
+  missing = [name for name in required if name not in values]
+  if unknown or missing:
+    problem = f"unknown {unknown}" if unknown else f"missing {missing}"
+    raise UserError(f"config.model.shape: {problem}; known: {', '.join(f.name for f in fields)}")
+  return Qwen3Config(**values)
+
+
 def read_config(folder: str | pathlib.Path) -> tuple[Qwen3Config, dict[str, Any]]:
   """Reads `folder/config.json`; returns the shape and the raw dictionary (to be carried along)."""
   path = pathlib.Path(folder) / "config.json"

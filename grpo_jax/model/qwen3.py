@@ -15,6 +15,7 @@ applied after casting back.
 sampling, where slicing a stack at every token would copy all weights through memory.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -280,6 +281,16 @@ def empty_cache(
     return layout.constrain(jnp.zeros(shape, dtype), "batch", "kv_heads", "length", "head_dim")
 
   return tuple(LayerCache(zeros(), zeros()) for _ in range(config.num_hidden_layers))
+
+
+def cache_bytes_per_device(model: Qwen3, rows: int, length: int) -> int:
+  """Size of `empty_cache` on one device."""
+  make = functools.partial(
+    empty_cache, model.config, model.layout, rows, length, model.dtype
+  )
+  mesh = model.layout.mesh.shape
+  total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(make)))
+  return total // (model.layout.batch_shards * mesh["tensor"])
 
 
 def abstract_params(model: Qwen3) -> Params:

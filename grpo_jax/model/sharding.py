@@ -114,3 +114,11 @@ def check_divisible(config: Qwen3Config, layout: Layout) -> None:
       raise UserError(
         f"mesh.{axis}={layout.mesh.shape[axis]} does not divide the model's {field}={size}"
       )
+
+
+def bytes_per_device(tree) -> int:
+  """What the fullest device holds of a tree of (possibly abstract) arrays with shardings."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )

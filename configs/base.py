@@ -1,0 +1,146 @@
+"""Every knob once, with its unit and the reason for its value.
+
+A task config (quickstart.py, gsm8k.py, math.py) starts from here and changes what differs; a method
+is a row of methods.py laid over it. Arguments follow the file's name:
+
+  --config=configs/quickstart.py:method=aper,steps=50
+
+and any single key can be set on its own: `--config.optimizer.learning_rate=3e-6`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import methods
+from grpo_jax.errors import UserError
+
+
+def get_config() -> ConfigDict:
+  """The defaults: plain GRPO at the constants of arXiv 2606.04560, table 7, where it names them."""
+  config = ConfigDict()
+  config.method = "grpo"  # rows of methods.py, joined by "+"; read for the record and the title
+  config.seed = 0
+  config.steps = 200  # optimizer steps
+
+  # From which weights? A Hugging Face folder, or a shape to train from scratch.
+  config.model = ConfigDict()
+  config.model.folder = ""  # holds config.json, *.safetensors and a tokenizer
+  config.model.shape = ConfigDict()  # fields of Qwen3Config; read where folder is ""
+  config.model.dtype = "float32"  # of activations; "bfloat16" on GPU and TPU. Parameters: float32
+  config.model.remat = False  # recompute blocks in the backward pass: a third more work, far less memory
+  config.tokenizer = ""  # a folder; "": the model's own; "characters": built in, for arithmetic
+
+  # How devices share the work; the product must be their number, -1 is what is left.
+  config.mesh = ConfigDict()
+  config.mesh.data = 1  # parameters copied
+  config.mesh.fsdp = -1  # parameters split: the least memory, so the default
+  config.mesh.tensor = 1  # heads and columns split: within one host
+
+  # Problems to learn from.
+  config.data = ConfigDict()
+  config.data.source = "gsm8k"  # gsm8k, math, jsonl, arithmetic
+  config.data.path = ""  # a file, or a folder as published
+  config.data.split = "train"
+  config.data.limit = 0  # problems; 0: all
+  config.data.levels = ()  # arithmetic: digits of the operands
+  config.data.template = "chatml_boxed"
+  config.data.max_prompt_tokens = 1024  # longer prompts are dropped and counted
+
+  # Problems held out.
+  config.eval = ConfigDict()
+  config.eval.source = "gsm8k"
+  config.eval.path = ""
+  config.eval.split = "test"
+  config.eval.limit = 0
+  config.eval.levels = ()
+  config.eval.every = 20  # steps; always also before the first and after the last
+  config.eval.samples = 1  # answers a problem
+  config.eval.batch = 128  # problems asked at once
+  config.eval.temperature = 0.6  # with top_p 0.8: the paper's evaluation
+  config.eval.top_p = 0.8
+  config.eval.top_k = 0
+
+  # Rollouts of a step.
+  config.rollout = ConfigDict()
+  config.rollout.problems = 32
+  config.rollout.samples = 8  # G, rollouts a problem
+  config.rollout.max_new_tokens = 8192
+  config.rollout.temperature = 1.0
+  config.rollout.top_p = 1.0
+  config.rollout.top_k = 0
+
+  # What an answer is worth, and which groups are learned from.
+  config.reward = ConfigDict()
+  config.reward.right = 1.0
+  config.reward.wrong = -1.0
+  config.keep = "everything"  # or "mixed_groups": drop groups all right or all wrong
+
+  config.verifier = ConfigDict()
+  config.verifier.workers = 2  # processes
+  config.verifier.deadline_seconds = 5.0  # a check that takes longer is killed: unscored
+
+  # Old rollouts in the batch; ratio 0: no replay and no store.
+  config.replay = ConfigDict()
+  config.replay.ratio = 0.0  # replayed rollouts for each surviving fresh one
+  config.replay.alpha = 0.5  # P(i) ~ |A_i|^alpha
+  config.replay.max_age = 10  # steps
+  config.replay.warmup_steps = 20  # the store fills, nothing is drawn
+  config.replay.capacity = 30_000  # rollouts; age is the limit that binds
+
+  config.loss = ConfigDict()
+  config.loss.clip_low = 0.2
+  config.loss.clip_high = 0.28
+  config.loss.dual_clip = 10.0  # 0: off
+  config.loss.kl_coef = 0.0  # k3 to the start policy; above 0 keeps a second copy of the weights
+
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 1e-6
+  config.optimizer.warmup_steps = 0
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.999
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.max_grad_norm = 1.0
+  config.optimizer.microbatch = 32  # rows in one forward and backward pass
+
+  # Supervised steps on worked solutions before the first rollout; models from scratch only.
+  config.warm_start = ConfigDict()
+  config.warm_start.steps = 0
+  config.warm_start.rows = 64
+  config.warm_start.learning_rate = 1e-3
+  config.warm_start.mistakes = 0.0  # share of wrong steps in arithmetic demonstrations
+
+  config.checkpoint = ConfigDict()
+  config.checkpoint.every = 20  # steps; always also after the last
+  config.checkpoint.keep = 2
+
+  config.log = ConfigDict()
+  config.log.rollouts_every = 10  # steps between readable rollout files
+  config.log.groups = 4  # groups shown in one
+  config.log.tensorboard = True
+  return config
+
+
+def parse_arguments(text: str | None, **defaults) -> dict:
+  """Reads "name=value,name=value" after a config file's name; values take their default's type.
+
+  Raises:
+    UserError: a name the config does not take, or a value of another type.
+  """
+  values = dict(defaults)
+  for part in filter(None, (text or "").split(",")):
+    name, _, value = part.partition("=")
+    if name not in defaults:
+      raise UserError(f"config argument {name!r}: {methods.nearest(name, defaults)}")
+    values[name] = _converted(name, value, defaults[name])
+  return values
+
+
+def _converted(name: str, value: str, default):
+  if isinstance(default, bool):
+    if value.lower() not in ("", "true", "false"):
+      raise UserError(f"config argument {name}={value!r}: expected true or false")
+    return value.lower() != "false"
+  try:
+    return type(default)(value)
+  except ValueError:
+    expected = type(default).__name__
+    raise UserError(f"config argument {name}={value!r}: expected {expected}") from None

@@ -1,0 +1,56 @@
+"""Learning from demonstrations: the warm start before any reward is seen."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+
+from grpo_jax.distribution import Decoding
+from grpo_jax.learner.logprobs import sample_log_probs
+from grpo_jax.learner.update import TrainState, state_shardings
+from grpo_jax.masked import masked_sum
+from grpo_jax.model.qwen3 import Qwen3, abstract_params
+from grpo_jax.records import Samples, completion_mask
+
+
+def pack_demonstrations(pairs: list[tuple[list[int], list[int]]], length: int) -> Samples:
+  """Prompts and completions (token ids, end of sequence included) as rows of `length` tokens."""
+  rows = len(pairs)
+  tokens_RT = np.zeros((rows, length), np.int32)
+  for row, (prompt, completion) in enumerate(pairs):
+    tokens_RT[row, : len(prompt) + len(completion)] = prompt + completion
+  return Samples(
+    tokens_RT=tokens_RT,
+    prompt_len_R=np.array([len(prompt) for prompt, _ in pairs], np.int32),
+    completion_len_R=np.array([len(completion) for _, completion in pairs], np.int32),
+    behaviour_logp_RT=np.zeros((rows, length), np.float32),
+    finish_R=np.zeros(rows, np.int32),
+  )
+
+
+def make_supervised_step(
+  model: Qwen3, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Samples, Decoding], tuple[TrainState, jax.Array]]:
+  """Compiles one step of cross-entropy on completion tokens; returns the state and the mean loss.
+  The state is donated."""
+
+  def loss_of(params, samples: Samples, how: Decoding):
+    logp_BT, _ = sample_log_probs(model, params, samples, how)
+    mask_BT = completion_mask(samples)
+    return -masked_sum(logp_BT, mask_BT) / mask_BT.sum()
+
+  def step(state: TrainState, samples: Samples, how: Decoding):
+    loss, grads = jax.value_and_grad(loss_of)(state.params, samples, how)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params, opt_state, state.updates + 1), loss
+
+  layout = model.layout
+  shardings = state_shardings(abstract_params(model), optimizer, layout)
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(shardings, layout.sharding("batch"), layout.replicated),
+    out_shardings=(shardings, layout.replicated),
+  )

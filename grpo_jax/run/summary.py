@@ -1,0 +1,43 @@
+"""What will this run do? The plain sentences printed before its first step.
+
+"Batch size" means five things in this field (problems, rollouts, replayed rollouts, rows of one
+microbatch, updates), so a run says in words what its numbers come to.
+"""
+
+from collections.abc import Mapping
+
+from grpo_jax.run.human import human_bytes
+
+
+def batch_sentence(*, problems: int, samples: int, replayed: int, microbatch: int) -> str:
+  """What one step trains on.
+
+  problems: fresh problems of a step; samples: rollouts of each; replayed: most rollouts drawn from
+  the replay store; microbatch: rows in one forward and backward pass.
+  """
+  fresh = problems * samples
+  microbatches = -(-(fresh + replayed) // microbatch)
+  replay = f", + up to {replayed:,} replayed" if replayed else ""
+  return (
+    f"Each step: {_plural(problems, 'problem')} x {_plural(samples, 'sample')} = "
+    f"{_plural(fresh, 'rollout')}{replay}, "
+    f"in at most {_plural(microbatches, 'microbatch', 'microbatches')} of {microbatch:,}."
+  )
+
+
+def memory_sentence(sizes: Mapping[str, int], notes: Mapping[str, str] | None = None) -> str:
+  """What one device must hold.
+
+  sizes: bytes by name, in the order to be told; notes: by the same names, what to say in brackets.
+  """
+  notes = notes or {}
+  parts = [
+    f"{name} {human_bytes(size)}" + (f" ({notes[name]})" if name in notes else "")
+    for name, size in sizes.items()
+  ]
+  total = human_bytes(sum(sizes.values()))
+  return f"Memory on each device: {', '.join(parts)}; {total} in all."
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+  return f"{count:,} {one if count == 1 else many or one + 's'}"

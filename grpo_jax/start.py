@@ -1,0 +1,153 @@
+"""From which weights? Always from a Hugging Face folder.
+
+A published model has one. A model from scratch gets one: random weights, then a supervised warm
+start if asked for, saved like any other model. Everything after this reads weights, configuration
+and tokenizer from that folder and cannot tell the difference. Warm starts are cached: the same
+shape, data and settings are trained once a machine.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from grpo_jax.data.arithmetic import with_mistakes
+from grpo_jax.data.problems import Problem
+from grpo_jax.data.tokenizer import Tokenizer
+from grpo_jax.distribution import decoding
+from grpo_jax.errors import UserError
+from grpo_jax.learner.optimizer import make_optimizer
+from grpo_jax.learner.supervised import make_supervised_step, pack_demonstrations
+from grpo_jax.learner.update import create_state
+from grpo_jax.model.config import Qwen3Config
+from grpo_jax.model.qwen3 import Params, Qwen3, init_params
+from grpo_jax.model.sharding import Layout
+from grpo_jax.model.weights import save_params
+from grpo_jax.randomness import Purpose, generator_for, key_for
+from grpo_jax.task import Prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+  """Supervised steps on worked solutions before any reward; the fields of `config.warm_start`."""
+
+  steps: int  # 0: none
+  rows: int  # demonstrations a step
+  learning_rate: float
+  mistakes: float  # share of wrong steps in the demonstrations (arithmetic only)
+
+
+def make_start_folder(
+  folder: pathlib.Path,
+  config: Qwen3Config,
+  tokenizer: Tokenizer,
+  task: Prompts,
+  warm_start: WarmStart,
+  *,
+  seed: int,
+  layout: Layout,
+  say: Callable[[str], None],
+) -> None:
+  """Writes weights, configuration and tokenizer of a model from scratch to `folder`."""
+  cached = cache_folder() / "start" / _identity(config, task, warm_start, seed, layout)
+  if not (cached / "config.json").is_file():
+    params = _train(config, tokenizer, task, warm_start, seed, layout, say)
+    _write(cached, params, config, tokenizer)
+  elif warm_start.steps:
+    say(f"Warm start: taken from {cached}.")
+  shutil.copytree(cached, folder, dirs_exist_ok=True)
+
+
+def cache_folder() -> pathlib.Path:
+  """Where things that can be made again are kept: $XDG_CACHE_HOME/grpo_jax."""
+  root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(root) / "grpo_jax"
+
+
+def _identity(config, task: Prompts, warm_start: WarmStart, seed: int, layout: Layout) -> str:
+  """Names a start by all that decides its bits."""
+  facts = {
+    "config": dataclasses.asdict(config),
+    "warm_start": dataclasses.asdict(warm_start),
+    "problems": task.problems.fingerprint if warm_start.steps else "",
+    "seed": seed,
+    "mesh": dict(layout.mesh.shape),
+    "jax": jax.__version__,
+    "device": jax.devices()[0].device_kind,
+  }
+  return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _train(config, tokenizer, task, warm_start: WarmStart, seed, layout, say) -> Params:
+  """Random parameters after the supervised steps."""
+  model = Qwen3(config, layout)
+  params = init_params(model, key_for(seed, Purpose.INIT))
+  if not warm_start.steps:
+    return params
+  optimizer = make_optimizer(
+    learning_rate=warm_start.learning_rate,
+    warmup_steps=warm_start.steps // 20,
+    b1=0.9,
+    b2=0.99,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+  )
+  state = create_state(params, optimizer, layout)
+  step = make_supervised_step(model, optimizer)
+  how = decoding(1.0, 0, 1.0, tokenizer.size)
+  for number, rows in enumerate(_demonstrations(tokenizer, task, warm_start, seed)):
+    state, loss = step(state, rows, how)
+    if (number + 1) % max(1, warm_start.steps // 4) == 0:
+      say(f"Warm start: step {number + 1}/{warm_start.steps}, loss {float(loss):.3f}")
+  return state.params
+
+
+def _demonstrations(tokenizer: Tokenizer, task: Prompts, warm_start: WarmStart, seed: int):
+  """Yields a batch a step; lengths are padded to the longest demonstration there can be."""
+  eos = tokenizer.eos_ids[-1]
+  missing = [p for p in task.prompts if task.problems[p.problem].solution is None]
+  if missing:
+    question = task.problems[missing[0].problem].question
+    raise UserError(f"config.warm_start: no worked solution for {question[:60]!r}")
+
+  def pair(prompt, rng):
+    text = _solution(task.problems[prompt.problem], rng, warm_start.mistakes)
+    return list(prompt.tokens), [*tokenizer.encode(text), eos]
+
+  longest = max(sum(map(len, pair(p, np.random.default_rng(0)))) for p in task.prompts)
+  # A wrong sum may box one digit more than the right one.
+  length = longest + (2 if warm_start.mistakes else 0)
+  for step in range(warm_start.steps):
+    rng = generator_for(seed, Purpose.DEMONSTRATIONS, step)
+    chosen = rng.integers(len(task.prompts), size=warm_start.rows)
+    yield pack_demonstrations([pair(task.prompts[i], rng) for i in chosen], length)
+
+
+def _solution(problem: Problem, rng: np.random.Generator, mistakes: float) -> str:
+  if not mistakes:
+    return problem.solution
+  if problem.source != "arithmetic":
+    raise UserError("config.warm_start.mistakes: only arithmetic solutions can be made wrong; use 0")
+  return with_mistakes(problem, rng, mistakes)
+
+
+def _write(folder: pathlib.Path, params: Params, config: Qwen3Config, tokenizer: Tokenizer) -> None:
+  """A complete model folder, put in place in one move so that a cut leaves nothing half-made."""
+  partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+  partial.mkdir(parents=True)
+  tokenizer.save(partial)
+  save_params(partial, params, "float32")
+  ends = {"eos_token_id": list(tokenizer.eos_ids), "pad_token_id": tokenizer.pad_id}
+  raw = config.to_huggingface("float32") | ends
+  (partial / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n")
+  (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+  try:
+    partial.rename(folder)
+  except OSError:  # another process made the same start in the meantime
+    shutil.rmtree(partial)

@@ -1,0 +1,527 @@
+"""START HERE. GRPO with rollout replay: set up, then the loop.
+
+  python -m grpo_jax.train --config=configs/quickstart.py --workdir=runs/first
+
+A step samples answers to some problems, verifies them, draws old rollouts from the replay store and
+updates the model. Everything a run writes is in its folder; the same command goes on where it
+stopped. Only this file and the other entry points see the config: below them, functions take values.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from grpo_jax import cli
+from grpo_jax.answers import Answerer
+from grpo_jax.collect import Collector, Fresh, rollout_entries
+from grpo_jax.data.prompts import Prompt
+from grpo_jax.data.tokenizer import Tokenizer
+from grpo_jax.distribution import Decoding, decoding
+from grpo_jax.errors import UserError
+from grpo_jax.evaluate import evaluate
+from grpo_jax.export import export_folder
+from grpo_jax.learner.optimizer import make_optimizer
+from grpo_jax.learner.surrogate import Surrogate
+from grpo_jax.learner.update import TrainState, abstract_state, create_state, make_update
+from grpo_jax.methods.keep import KEEP
+from grpo_jax.methods.select import shuffled_epochs
+from grpo_jax.model.config import from_shape, read_config
+from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params, cache_bytes_per_device
+from grpo_jax.model.sharding import Layout, bytes_per_device, check_divisible, make_layout
+from grpo_jax.model.weights import load_params
+from grpo_jax.randomness import Purpose, generator_for, key_for
+from grpo_jax.records import Rollouts, abstract_rollouts
+from grpo_jax.replay.buffer import Buffer, Replay
+from grpo_jax.run.checkpoint import Checkpoints
+from grpo_jax.run.cost import CostMeter
+from grpo_jax.run.curves import draw_curves
+from grpo_jax.run.folder import RunFolder, open_run
+from grpo_jax.run.human import human_count, human_duration
+from grpo_jax.run.metrics import MetricsLog, read_metrics
+from grpo_jax.run.progress import Progress
+from grpo_jax.run.rollout_log import write_rollouts
+from grpo_jax.run.summary import batch_sentence, memory_sentence
+from grpo_jax.sampling.sampler import Sampler
+from grpo_jax.start import WarmStart, cache_folder, make_start_folder
+from grpo_jax.task import ProblemSpec, Prompts, load_prompts, open_tokenizer
+from grpo_jax.verify import VerifierPool
+
+# A run may be prolonged, saved more often or made to say more; any other change is another run.
+MAY_CHANGE = frozenset({"steps", "log", "checkpoint", "verifier"})
+
+
+def train(config: ConfigDict, workdir: str) -> None:
+  """Runs `config` in the folder `workdir`, from its last checkpoint if there is one."""
+  layout = check(config)
+  task = load_task(config)
+  with open_run(workdir, config.to_dict(), MAY_CHANGE, " ".join(sys.argv)) as run:
+    folder = start_folder(config, task, run, layout)
+    with (
+      VerifierPool(config.verifier.workers, config.verifier.deadline_seconds) as verifier,
+      Checkpoints(run.checkpoints, config.checkpoint.keep) as checkpoints,
+    ):
+      parts = build(config, task, folder, layout, verifier)
+      introduce(config, task, parts)
+      snapshot = begin_or_resume(task, parts, folder, checkpoints)
+      snapshot = loop(config, task, parts, snapshot, run, checkpoints)
+    export_folder(run.export, snapshot.state.params, folder)
+    conclude(run)
+
+
+def loop(
+  config: ConfigDict,
+  task: "Task",
+  parts: "Parts",
+  start: "Snapshot",
+  run: RunFolder,
+  checkpoints: Checkpoints,
+) -> "Snapshot":
+  """All remaining steps. Row `step` of the metrics tells of the policy after that many updates."""
+  state, buffer, cost, taken = start.state, start.buffer, start.cost, start.problems_taken
+  copies_N = np.full(config.rollout.problems, config.rollout.samples)
+  prepared = parts.sampler.prepare(state.params)
+  log = MetricsLog(
+    run.metrics,
+    run.tensorboard if config.log.tensorboard else None,
+    start_step=start.step + 1 if start.step else 0,
+  )
+  with log, Progress(config.steps, start.step) as progress:
+    if start.step == 0:
+      exam = parts.exam(prepared)
+      log.write(0, exam | cost.as_metrics())
+      progress.say(f"Before training: accuracy {exam['eval/accuracy']:.1%} on held-out problems.")
+
+    for step in range(start.step + 1, config.steps + 1):
+      started = time.perf_counter()
+      prompts = next_prompts(config, task, taken)
+      taken += len(prompts)
+      key = key_for(config.seed, Purpose.ROLLOUT, step)
+      fresh = parts.collect(prepared, prompts, copies_N, key, step)
+      buffer, replayed, replay_metrics = recall(config, parts.replay, buffer, fresh, step)
+      state, metrics = parts.update(state, parts.reference, fresh.rollouts, replayed, parts.how)
+      metrics = fresh.metrics | replay_metrics | on_host(metrics)
+      prepared = parts.sampler.prepare(state.params)
+
+      metrics["perf/step_seconds"] = time.perf_counter() - started
+      cost = add_cost(cost, parts, fresh, metrics)
+      if is_time(step, config.eval.every, config.steps):
+        metrics |= parts.exam(prepared)
+      log.write(step, metrics | cost.as_metrics())
+      progress.update(
+        step - 1,
+        reward=metrics["reward/mean"],
+        accuracy=metrics.get("eval/accuracy"),
+        tokens_per_s=metrics["perf/tokens_per_second"],
+      )
+      if step == 1 or is_time(step, config.log.rollouts_every, config.steps):
+        entries = rollout_entries(fresh, task.training.problems, config.log.groups)
+        write_rollouts(run.rollouts, step, entries)
+      if is_time(step, config.checkpoint.every, config.steps):
+        snapshot = Snapshot(step, state, buffer, cost, taken)
+        checkpoints.save(step, snapshot.arrays(), snapshot.host(task))
+        draw_curves(run.metrics, run.curves, title(config))
+  return Snapshot(config.steps, state, buffer, cost, taken)
+
+
+def recall(
+  config: ConfigDict, replay: Replay | None, buffer: Buffer | None, fresh: Fresh, step: int
+) -> tuple[Buffer | None, Rollouts | None, dict[str, float]]:
+  """Old rollouts for this step's batch; the fresh ones are stored for later steps."""
+  if replay is None:
+    return None, None, {}
+  warming_up = step <= config.replay.warmup_steps
+  size = 0 if warming_up else round(config.replay.ratio * fresh.survivors)
+  key = key_for(config.seed, Purpose.REPLAY, step)
+  buffer = replay.evict(buffer, step, config.replay.max_age)
+  buffer, replayed = replay.draw(buffer, key, size, config.replay.alpha)
+  buffer = replay.add(buffer, fresh.rollouts)
+  return buffer, replayed, on_host(replay.describe(buffer, replayed, step))
+
+
+# ------------------------------------------------------------------------------ state of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+  """Everything that is state after `step` steps: saved together, restored together."""
+
+  step: int
+  state: TrainState
+  buffer: Buffer | None
+  cost: CostMeter
+  problems_taken: int  # the data cursor
+
+  def arrays(self) -> dict:
+    return {"state": self.state, "replay": self.buffer}
+
+  def host(self, task: "Task") -> dict:
+    return {
+      "cost": self.cost.to_dict(),
+      "problems_taken": self.problems_taken,
+      "problems": task.training.problems.fingerprint,
+    }
+
+
+def begin_or_resume(
+  task: "Task", parts: "Parts", folder: pathlib.Path, checkpoints: Checkpoints
+) -> Snapshot:
+  """The state of the newest checkpoint, or that of the start policy.
+
+  Raises:
+    UserError: the checkpoint was made with other training problems, or does not fit this config.
+  """
+  params = abstract_params(parts.model)
+  if checkpoints.latest_step() is None:
+    state = create_state(load_params(folder, params), parts.optimizer, parts.layout)
+    buffer = parts.replay.create() if parts.replay else None
+    return Snapshot(0, state, buffer, CostMeter(), 0)
+  state = abstract_state(params, parts.optimizer, parts.layout)
+  buffer = parts.replay.abstract() if parts.replay else None
+  step, arrays, host = checkpoints.restore({"state": state, "replay": buffer})
+  if host["problems"] != task.training.problems.fingerprint:
+    raise UserError(
+      f"the training problems ({task.training.problems.name}) are not those of the checkpoint of "
+      f"step {step}: the data files changed; restore them or choose another --workdir"
+    )
+  print(f"Going on from the checkpoint of step {step}.")
+  cost = CostMeter.from_dict(host["cost"])
+  return Snapshot(step, arrays["state"], arrays["replay"], cost, host["problems_taken"])
+
+
+# ------------------------------------------------------------------------------ set-up
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What is learned and how it is read."""
+
+  tokenizer: Tokenizer
+  training: Prompts
+  held_out: Prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """All that the loop calls, built once."""
+
+  layout: Layout
+  model: Qwen3
+  sampler: Sampler
+  optimizer: optax.GradientTransformation
+  update: Callable
+  replay: Replay | None
+  reference: Params | None  # what KL is measured to
+  how: Decoding  # of training rollouts
+  collect: Collector
+  exam: Callable[[Params], dict[str, float]]
+
+
+def check(config: ConfigDict) -> Layout:
+  """Everything that can be wrong with the numbers alone; returns the mesh they describe.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  positive = {
+    "steps": config.steps,
+    "rollout.problems": config.rollout.problems,
+    "rollout.samples": config.rollout.samples,
+    "rollout.max_new_tokens": config.rollout.max_new_tokens,
+    "rollout.temperature": config.rollout.temperature,
+    "optimizer.microbatch": config.optimizer.microbatch,
+    "eval.every": config.eval.every,
+    "eval.samples": config.eval.samples,
+    "eval.batch": config.eval.batch,
+    "checkpoint.every": config.checkpoint.every,
+    "log.rollouts_every": config.log.rollouts_every,
+  }
+  for key, value in positive.items():
+    if not value > 0:
+      raise UserError(f"config.{key} is {value}; it must be above 0")
+  if config.keep not in KEEP:
+    raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
+  if config.model.dtype not in ("float32", "bfloat16"):
+    raise UserError(f"config.model.dtype is {config.model.dtype!r}; known: float32, bfloat16")
+  layout = make_layout(**config.mesh)
+  split_over_devices = {
+    "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
+    "eval.batch x eval.samples": config.eval.batch * config.eval.samples,
+    "optimizer.microbatch": config.optimizer.microbatch,
+    "replay.capacity": config.replay.capacity if config.replay.ratio else 0,
+  }
+  for key, rows in split_over_devices.items():
+    if rows % layout.batch_shards:
+      up = rows + -rows % layout.batch_shards
+      raise UserError(
+        f"config.{key} is {rows}; it must divide over {layout.batch_shards} devices "
+        f"(mesh.data x mesh.fsdp): {up} would"
+      )
+  return layout
+
+
+def load_task(config: ConfigDict) -> Task:
+  """Tokenizer and problems."""
+  tokenizer = open_tokenizer(config.tokenizer, config.model.folder)
+
+  def prompts(section: ConfigDict) -> Prompts:
+    spec = ProblemSpec(
+      section.source, section.path, section.split, section.limit, tuple(section.levels)
+    )
+    template, max_tokens = config.data.template, config.data.max_prompt_tokens
+    return load_prompts(spec, tokenizer, template=template, max_tokens=max_tokens, seed=config.seed)
+
+  return Task(tokenizer, prompts(config.data), prompts(config.eval))
+
+
+def start_folder(config: ConfigDict, task: Task, run: RunFolder, layout: Layout) -> pathlib.Path:
+  """The model folder a run starts from: the one named, or one made from scratch in the run."""
+  warm_start = WarmStart(**config.warm_start)
+  if config.model.folder:
+    if warm_start.steps:
+      raise UserError("config.warm_start.steps is for models from scratch; set it to 0")
+    return pathlib.Path(config.model.folder).expanduser()
+  shape = from_shape(config.model.shape, vocab_size=task.tokenizer.size)
+  check_divisible(shape, layout)
+  folder = run.path / "start"
+  if not (folder / "config.json").is_file():
+    make_start_folder(
+      folder, shape, task.tokenizer, task.training, warm_start,
+      seed=config.seed, layout=layout, say=print,
+    )  # fmt: skip
+  return folder
+
+
+def build(
+  config: ConfigDict, task: Task, folder: pathlib.Path, layout: Layout, verifier: VerifierPool
+) -> Parts:
+  """Compiles nothing yet; loads nothing but the KL reference."""
+  shape, _ = read_config(folder)
+  check_divisible(shape, layout)
+  if shape.vocab_size < task.tokenizer.size:
+    raise UserError(
+      f"{folder}: vocab_size {shape.vocab_size} is smaller than the tokenizer's {task.tokenizer.size}"
+    )
+  dtype = np.dtype(config.model.dtype)
+  model = Qwen3(shape, layout, dtype=dtype, remat=config.model.remat)
+  sampler = Sampler(model, max_new_tokens=config.rollout.max_new_tokens)
+  optimizer = make_optimizer(
+    learning_rate=config.optimizer.learning_rate,
+    warmup_steps=config.optimizer.warmup_steps,
+    b1=config.optimizer.b1,
+    b2=config.optimizer.b2,
+    weight_decay=config.optimizer.weight_decay,
+    max_grad_norm=config.optimizer.max_grad_norm,
+  )
+  how = decoding(
+    config.rollout.temperature, config.rollout.top_k, config.rollout.top_p, task.tokenizer.size
+  )
+  surrogate = Surrogate(**config.loss)
+  update = make_update(model, optimizer, surrogate, microbatch_rows=config.optimizer.microbatch)
+  collect, exam = make_questioners(config, task, sampler, verifier, how, layout)
+  return Parts(
+    layout=layout,
+    model=model,
+    sampler=sampler,
+    optimizer=optimizer,
+    update=update,
+    replay=make_replay(config, layout),
+    reference=load_params(folder, abstract_params(model)) if surrogate.kl_coef else None,
+    how=how,
+    collect=collect,
+    exam=exam,
+  )
+
+
+def make_questioners(
+  config: ConfigDict,
+  task: Task,
+  sampler: Sampler,
+  verifier: VerifierPool,
+  how: Decoding,
+  layout: Layout,
+) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
+  """The collector of training rollouts, and the examination on held-out problems."""
+
+  def answerer(prompts: Prompts) -> Answerer:
+    return Answerer(
+      sampler,
+      task.tokenizer,
+      verifier,
+      prompts.problems,
+      max_prompt_tokens=config.data.max_prompt_tokens,
+      max_new_tokens=config.rollout.max_new_tokens,
+    )
+
+  exam = functools.partial(
+    evaluate,
+    answerer(task.held_out),
+    prompts=task.held_out.prompts,
+    samples=config.eval.samples,
+    batch=config.eval.batch,
+    seed=config.seed,
+    how=decoding(
+      config.eval.temperature, config.eval.top_k, config.eval.top_p, task.tokenizer.size
+    ),
+  )
+  collect = Collector(
+    answerer=answerer(task.training),
+    keep=KEEP[config.keep],
+    reward_right=config.reward.right,
+    reward_wrong=config.reward.wrong,
+    how=how,
+    layout=layout,
+  )
+  return collect, exam
+
+
+def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
+  """The store, or None when the method draws nothing from it."""
+  if not config.replay.ratio:
+    return None
+  rows = config.rollout.problems * config.rollout.samples
+  length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  max_draw = round(config.replay.ratio * rows)
+  return Replay(config.replay.capacity, max_draw, abstract_rollouts(rows, length), layout)
+
+
+# ------------------------------------------------------------------------------ small verbs
+
+
+def next_prompts(config: ConfigDict, task: Task, taken: int) -> list[Prompt]:
+  """The prompts of the next step."""
+  prompts = task.training.prompts
+
+  def permutation(epoch: int) -> np.ndarray:
+    return generator_for(config.seed, Purpose.PROBLEM_ORDER, epoch).permutation(len(prompts))
+
+  places = shuffled_epochs(taken, config.rollout.problems, len(prompts), permutation)
+  return [prompts[place] for place in places]
+
+
+def add_cost(
+  cost: CostMeter, parts: Parts, fresh: Fresh, metrics: dict[str, float]
+) -> CostMeter:
+  """What this step's sampling, training and time add."""
+  parameters = parts.model.config.num_params
+  answers = fresh.answers
+  first_of_group = np.unique(answers.group_R, return_index=True)[1]
+  cost = cost.sampled(
+    parameters=parameters,
+    rollouts=len(answers.texts),
+    prompt_tokens=answers.prompt_len_R[first_of_group].sum(),
+    generated_tokens=answers.completion_len_R.sum(),
+  )
+  cost = cost.trained(
+    parameters=parameters,
+    trained_tokens=metrics["train/row_tokens_fresh"] + metrics["train/row_tokens_replay"],
+    replayed_tokens=metrics["train/row_tokens_replay"],
+  )
+  return cost.elapsed(seconds=metrics["perf/step_seconds"], devices=parts.layout.mesh.size)
+
+
+def is_time(step: int, every: int, last: int) -> bool:
+  return step % every == 0 or step == last
+
+
+def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
+  return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
+def title(config: ConfigDict) -> str:
+  return f"{config.method} on {config.data.source}, seed {config.seed}"
+
+
+def introduce(config: ConfigDict, task: Task, parts: Parts) -> None:
+  """Says in a few plain sentences what this run is."""
+  shape, layout = parts.model.config, parts.layout
+  kind = jax.devices()[0].platform
+  print(
+    f"Qwen3 of {human_count(shape.num_params)} parameters ({shape.num_hidden_layers} layers, "
+    f"hidden {shape.hidden_size}) on {layout.mesh.size} {kind} device(s); method {config.method}."
+  )
+  for name, prompts in (("to learn from", task.training), ("held out", task.held_out)):
+    dropped = f", {prompts.dropped:,} longer ones dropped" if prompts.dropped else ""
+    print(
+      f"{len(prompts.prompts):,} problems {name} ({prompts.problems.name}, prompts of at most "
+      f"{config.data.max_prompt_tokens} tokens{dropped})."
+    )
+  replayed = round(config.replay.ratio * config.rollout.problems * config.rollout.samples)
+  print(
+    batch_sentence(
+      problems=config.rollout.problems,
+      samples=config.rollout.samples,
+      replayed=replayed,
+      microbatch=config.optimizer.microbatch,
+    )
+  )
+  print(memory_sentence(*memory(config, parts)))
+
+
+def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, str]]:
+  """Bytes on each device of what lives through a step, and a note on some of them."""
+  params = abstract_params(parts.model)
+  state = abstract_state(params, parts.optimizer, parts.layout)
+  rows = config.rollout.problems * config.rollout.samples
+  length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  sizes = {
+    "parameters": bytes_per_device(params),
+    "optimizer": bytes_per_device(state.opt_state),
+    "gradients": bytes_per_device(params),
+    "sampling weights": bytes_per_device(params) * parts.model.dtype.itemsize // 4,
+    "KV cache": cache_bytes_per_device(parts.model, rows, length),
+  }
+  notes = {"KV cache": f"{rows:,} rows x {length:,} tokens"}
+  if parts.reference is not None:
+    sizes["KL reference"] = bytes_per_device(params)
+  if parts.replay is not None:
+    sizes["replay store"] = bytes_per_device(parts.replay.abstract())
+    notes["replay store"] = f"{config.replay.capacity:,} rollouts"
+  return sizes, notes
+
+
+def conclude(run: RunFolder) -> None:
+  """The last lines: what was learned and where to look."""
+  rows = read_metrics(run.metrics)
+  exams = [row for row in rows if "eval/accuracy" in row]
+  first, last = exams[0], exams[-1]
+  print(
+    f"Accuracy on held-out problems: {first['eval/accuracy']:.1%} before, "
+    f"{last['eval/accuracy']:.1%} after {last['step']} steps "
+    f"({human_count(last['cost/rollouts'])} rollouts, "
+    f"{human_count(last['cost/generated_tokens'])} tokens generated, "
+    f"{human_count(last['cost/trained_tokens'])} trained on, "
+    f"{human_duration(last['cost/device_seconds'])} of device time)."
+  )
+  print(f"Curves: {run.curves}   rollouts to read: {run.rollouts}")
+  print(f"Every number: {run.metrics}   model for transformers: {run.export}")
+
+
+# ------------------------------------------------------------------------------ command line
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "", "The run's folder; default: runs/ and the config file's name."
+)
+
+
+def main() -> None:
+  config = _CONFIG.value
+  if config is None:
+    raise UserError("--config is missing; try --config=configs/quickstart.py")
+  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+  train(config, _WORKDIR.value or f"runs/{name.partition('.')[0]}")
+
+
+if __name__ == "__main__":
+  cli.run(main)

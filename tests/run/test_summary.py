@@ -1,0 +1,39 @@
+"""The sentences a run begins with: "batch size" must not be left to guessing."""
+
+import pytest
+
+from grpo_jax.run.summary import batch_sentence, memory_sentence
+
+
+@pytest.mark.parametrize(
+  ("numbers", "sentence"),
+  [
+    (
+      {"problems": 16, "samples": 8, "replayed": 64, "microbatch": 16},
+      "Each step: 16 problems x 8 samples = 128 rollouts, + up to 64 replayed, "
+      "in at most 12 microbatches of 16.",
+    ),
+    (
+      {"problems": 1, "samples": 1, "replayed": 0, "microbatch": 8},
+      "Each step: 1 problem x 1 sample = 1 rollout, in at most 1 microbatch of 8.",
+    ),
+    (
+      {"problems": 512, "samples": 16, "replayed": 1, "microbatch": 1024},
+      "Each step: 512 problems x 16 samples = 8,192 rollouts, + up to 1 replayed, "
+      "in at most 9 microbatches of 1,024.",
+    ),
+  ],
+)
+def test_batch_sentence(numbers, sentence):
+  assert batch_sentence(**numbers) == sentence
+
+
+def test_memory_sentence_adds_up_and_keeps_its_order():
+  sentence = memory_sentence(
+    {"parameters": 3_200_000, "optimizer": 6_400_000, "replay store": 1_100_000},
+    notes={"replay store": "512 rollouts"},
+  )
+  assert sentence == (
+    "Memory on each device: parameters 3.20 MB, optimizer 6.40 MB, "
+    "replay store 1.10 MB (512 rollouts); 10.7 MB in all."
+  )
