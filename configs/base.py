@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
   config.model.folder = ""  # holds config.json, *.safetensors and a tokenizer
   config.model.shape = ConfigDict()  # fields of Qwen3Config; read where folder is ""
   config.model.dtype = "float32"  # of activations; "bfloat16" on GPU and TPU. Parameters: float32
-  config.model.remat = False  # recompute blocks in the backward pass: a third more work, far less memory
+  config.model.remat = False  # recompute blocks in the backward pass: less memory, more work
   config.tokenizer = ""  # a folder; "": the model's own; "characters": built in, for arithmetic
 
   # How devices share the work; the product must be their number, -1 is what is left.
@@ -116,6 +116,37 @@ def get_config() -> ConfigDict:
   config.log.rollouts_every = 10  # steps between readable rollout files
   config.log.groups = 4  # groups shown in one
   config.log.tensorboard = True
+  return config
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+  """The same path in a minute on a CPU: true steps, real problems and vocabulary, tiny sizes.
+
+  `config.tokenizer` has to name a Qwen3 tokenizer's folder, since there is no model folder.
+  """
+  config.steps = 3
+  config.model.shape = {
+    "vocab_size": 151936,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "rope_theta": 1e6,
+  }
+  config.model.dtype = "float32"  # what a CPU is good at
+  config.data.max_prompt_tokens = 192
+  config.data.limit = 64
+  config.eval.limit = config.eval.batch = 8
+  config.eval.every = 3
+  config.rollout.problems, config.rollout.samples = 4, 4
+  config.rollout.max_new_tokens = 32
+  config.replay.capacity = 64
+  config.replay.warmup_steps = 1
+  config.optimizer.microbatch = 8
+  config.checkpoint.every = 2
+  config.log.rollouts_every = 1
   return config
 
 

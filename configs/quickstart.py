@@ -26,8 +26,9 @@ def get_config(arg: str | None = None):
     "rope_theta": 1e4,
   }
   config.tokenizer = "characters"
-  config.warm_start.steps = 300
-  config.warm_start.mistakes = 0.4
+  config.warm_start.steps = 400
+  config.warm_start.learning_rate = 2e-3
+  config.warm_start.mistakes = 0.3
 
   config.data.source = config.eval.source = "arithmetic"
   config.data.levels = config.eval.levels = (2,)
@@ -45,7 +46,7 @@ def get_config(arg: str | None = None):
 
   config.replay.capacity = 2048
   config.replay.warmup_steps = min(5, config.replay.warmup_steps)
-  config.optimizer.learning_rate = 2e-4
+  config.optimizer.learning_rate = 1e-4
   config.optimizer.weight_decay = 0.0
   config.optimizer.microbatch = 64
   config.checkpoint.every = 40

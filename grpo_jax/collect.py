@@ -128,6 +128,7 @@ def _describe(answers: Answers, reward_R, scored_R, advantage_R, keep_R) -> dict
     "reward/groups_all_right": np.mean([group.all() for group in by_group]),
     "reward/groups_all_wrong": np.mean([not group.any() for group in by_group]),
     "reward/groups_with_a_right": np.mean([group.any() for group in by_group]),
+    "reward/zero_variance_share": 1 - np.mean([0 < group.mean() < 1 for group in by_group]),
     "rollout/length_mean": lengths.mean(),
     "rollout/length_max": lengths.max(),
     "rollout/length_right_mean": _mean(lengths[right_R]),

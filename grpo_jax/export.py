@@ -8,38 +8,54 @@ chat template) is carried along from the folder the run started from.
 
 import json
 import pathlib
-import shutil
 
 from absl import flags
 
 from grpo_jax import cli
 from grpo_jax.errors import UserError
 from grpo_jax.model.config import read_config
-from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
+from grpo_jax.model.qwen3 import Qwen3, abstract_params
 from grpo_jax.model.sharding import make_layout
-from grpo_jax.model.weights import carry_files, save_params
+from grpo_jax.model.weights import export_folder
 from grpo_jax.run.checkpoint import Checkpoints
 from grpo_jax.run.folder import RunFolder
 
 
-def export_folder(out: pathlib.Path, params: Params, source: pathlib.Path, dtype: str = "") -> None:
-  """Writes a model folder, replacing an older export in one move.
+def main() -> None:
+  workdir = flags.DEFINE_string("workdir", "", "The run's folder.")
+  out = flags.DEFINE_string("out", "", "The folder to make; default: WORKDIR/export.")
+  step = flags.DEFINE_integer("step", None, "Which checkpoint; default: the newest.")
+  dtype = flags.DEFINE_enum(
+    "dtype", "", ["", "float32", "bfloat16"], "Of the weights; default: as the start policy's."
+  )
+  cli.parse()
+  if not workdir.value:
+    raise UserError("--workdir is missing; name the folder of a run")
+  export_run(pathlib.Path(workdir.value).expanduser(), out.value, step.value, dtype.value)
 
-  Args:
-    out: the folder to make.
-    params: the policy.
-    source: the model folder whose other files are carried along.
-    dtype: of the stored weights; "": that of the source, so that a round trip is exact.
-  """
-  _, raw = read_config(source)
-  stored = raw.get("dtype") or raw.get("torch_dtype") or "float32"
-  partial = out.with_name(f"{out.name}.partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  carry_files(source, partial)
-  save_params(partial, params, dtype or stored)
-  if dtype and dtype != stored:
-    name = "dtype" if "dtype" in raw else "torch_dtype"
-    (partial / "config.json").write_text(json.dumps(raw | {name: dtype}, indent=2) + "\n")
-  shutil.rmtree(out, ignore_errors=True)
-  partial.rename(out)
+
+def export_run(workdir: pathlib.Path, out: str, step: int | None, dtype: str) -> None:
+  """Exports one checkpoint of a run; the arguments are the command's flags."""
+  run = RunFolder(workdir)
+  if not run.config.is_file():
+    raise UserError(f"{run.path}: not the folder of a run (it has no config.json)")
+  source = start_of(run)
+  target = pathlib.Path(out).expanduser() if out else run.export
+  if target != run.export and target.exists() and any(target.iterdir()):
+    raise UserError(f"--out {target}: exists and is not empty; choose another folder")
+  shape, _ = read_config(source)
+  params = abstract_params(Qwen3(shape, make_layout(data=1, fsdp=-1)))
+  with Checkpoints(run.checkpoints, keep_last=None) as checkpoints:
+    step, arrays = checkpoints.restore_part({"state": {"params": params}}, step)
+  export_folder(target, arrays["state"]["params"], source, dtype)
+  print(f"The policy after step {step}: {target}")
+
+
+def start_of(run: RunFolder) -> pathlib.Path:
+  """The model folder a run started from."""
+  named = json.loads(run.config.read_text())["model"]["folder"]
+  return pathlib.Path(named).expanduser() if named else run.start
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -27,7 +27,6 @@ from grpo_jax.learner.supervised import make_supervised_step, pack_demonstration
 from grpo_jax.learner.update import create_state
 from grpo_jax.model.config import Qwen3Config
 from grpo_jax.model.qwen3 import Params, Qwen3, init_params
-from grpo_jax.model.sharding import Layout
 from grpo_jax.model.weights import save_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
 from grpo_jax.task import Prompts
@@ -45,20 +44,19 @@ class WarmStart:
 
 def make_start_folder(
   folder: pathlib.Path,
-  config: Qwen3Config,
+  model: Qwen3,
   tokenizer: Tokenizer,
   task: Prompts,
   warm_start: WarmStart,
   *,
   seed: int,
-  layout: Layout,
   say: Callable[[str], None],
 ) -> None:
   """Writes weights, configuration and tokenizer of a model from scratch to `folder`."""
-  cached = cache_folder() / "start" / _identity(config, task, warm_start, seed, layout)
+  cached = cache_folder() / "start" / _identity(model, task, warm_start, seed)
   if not (cached / "config.json").is_file():
-    params = _train(config, tokenizer, task, warm_start, seed, layout, say)
-    _write(cached, params, config, tokenizer)
+    params = _train(model, tokenizer, task, warm_start, seed, say)
+    _write(cached, params, model.config, tokenizer)
   elif warm_start.steps:
     say(f"Warm start: taken from {cached}.")
   shutil.copytree(cached, folder, dirs_exist_ok=True)
@@ -70,23 +68,22 @@ def cache_folder() -> pathlib.Path:
   return pathlib.Path(root) / "grpo_jax"
 
 
-def _identity(config, task: Prompts, warm_start: WarmStart, seed: int, layout: Layout) -> str:
+def _identity(model: Qwen3, task: Prompts, warm_start: WarmStart, seed: int) -> str:
   """Names a start by all that decides its bits."""
   facts = {
-    "config": dataclasses.asdict(config),
+    "config": dataclasses.asdict(model.config),
     "warm_start": dataclasses.asdict(warm_start),
     "problems": task.problems.fingerprint if warm_start.steps else "",
     "seed": seed,
-    "mesh": dict(layout.mesh.shape),
+    "mesh": dict(model.layout.mesh.shape),
     "jax": jax.__version__,
     "device": jax.devices()[0].device_kind,
   }
   return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _train(config, tokenizer, task, warm_start: WarmStart, seed, layout, say) -> Params:
+def _train(model: Qwen3, tokenizer, task, warm_start: WarmStart, seed: int, say) -> Params:
   """Random parameters after the supervised steps."""
-  model = Qwen3(config, layout)
   params = init_params(model, key_for(seed, Purpose.INIT))
   if not warm_start.steps:
     return params
@@ -98,7 +95,7 @@ def _train(config, tokenizer, task, warm_start: WarmStart, seed, layout, say) ->
     weight_decay=0.0,
     max_grad_norm=1.0,
   )
-  state = create_state(params, optimizer, layout)
+  state = create_state(params, optimizer, model.layout)
   step = make_supervised_step(model, optimizer)
   how = decoding(1.0, 0, 1.0, tokenizer.size)
   for number, rows in enumerate(_demonstrations(tokenizer, task, warm_start, seed)):
@@ -133,7 +130,7 @@ def _solution(problem: Problem, rng: np.random.Generator, mistakes: float) -> st
   if not mistakes:
     return problem.solution
   if problem.source != "arithmetic":
-    raise UserError("config.warm_start.mistakes: only arithmetic solutions can be made wrong; use 0")
+    raise UserError("config.warm_start.mistakes: only arithmetic solutions can be wrong; use 0")
   return with_mistakes(problem, rng, mistakes)
 
 

@@ -60,5 +60,5 @@ def open_tokenizer(name: str, model_folder: str) -> Tokenizer:
   if name == CHARACTERS:
     return character_tokenizer(ALPHABET)
   if not name and not model_folder:
-    raise UserError(f"config.tokenizer: name a folder or {CHARACTERS!r} (config.model.folder is empty)")
+    raise UserError(f"config.tokenizer: name a folder or {CHARACTERS!r}; there is no model.folder")
   return load_tokenizer(pathlib.Path(name or model_folder).expanduser())

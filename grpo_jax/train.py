@@ -4,7 +4,7 @@
 
 A step samples answers to some problems, verifies them, draws old rollouts from the replay store and
 updates the model. Everything a run writes is in its folder; the same command goes on where it
-stopped. Only this file and the other entry points see the config: below them, functions take values.
+stopped. Only this file sees the config: everything below it takes values.
 """
 
 import dataclasses
@@ -28,7 +28,6 @@ from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
 from grpo_jax.evaluate import evaluate
-from grpo_jax.export import export_folder
 from grpo_jax.learner.optimizer import make_optimizer
 from grpo_jax.learner.surrogate import Surrogate
 from grpo_jax.learner.update import TrainState, abstract_state, create_state, make_update
@@ -37,7 +36,7 @@ from grpo_jax.methods.select import shuffled_epochs
 from grpo_jax.model.config import from_shape, read_config
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params, cache_bytes_per_device
 from grpo_jax.model.sharding import Layout, bytes_per_device, check_divisible, make_layout
-from grpo_jax.model.weights import load_params
+from grpo_jax.model.weights import check_folder, export_folder, load_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
 from grpo_jax.records import Rollouts, abstract_rollouts
 from grpo_jax.replay.buffer import Buffer, Replay
@@ -63,13 +62,14 @@ def train(config: ConfigDict, workdir: str) -> None:
   """Runs `config` in the folder `workdir`, from its last checkpoint if there is one."""
   layout = check(config)
   task = load_task(config)
+  model = make_model(config, task, layout)
   with open_run(workdir, config.to_dict(), MAY_CHANGE, " ".join(sys.argv)) as run:
-    folder = start_folder(config, task, run, layout)
+    folder = start_folder(config, task, model, run)
     with (
       VerifierPool(config.verifier.workers, config.verifier.deadline_seconds) as verifier,
       Checkpoints(run.checkpoints, config.checkpoint.keep) as checkpoints,
     ):
-      parts = build(config, task, folder, layout, verifier)
+      parts = build(config, task, model, folder, verifier)
       introduce(config, task, parts)
       snapshot = begin_or_resume(task, parts, folder, checkpoints)
       snapshot = loop(config, task, parts, snapshot, run, checkpoints)
@@ -249,6 +249,8 @@ def check(config: ConfigDict) -> Layout:
       raise UserError(f"config.{key} is {value}; it must be above 0")
   if config.keep not in KEEP:
     raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
+  if config.model.folder and config.warm_start.steps:
+    raise UserError("config.warm_start.steps is for models from scratch; with model.folder it is 0")
   if config.model.dtype not in ("float32", "bfloat16"):
     raise UserError(f"config.model.dtype is {config.model.dtype!r}; known: float32, bfloat16")
   layout = make_layout(**config.mesh)
@@ -282,36 +284,48 @@ def load_task(config: ConfigDict) -> Task:
   return Task(tokenizer, prompts(config.data), prompts(config.eval))
 
 
-def start_folder(config: ConfigDict, task: Task, run: RunFolder, layout: Layout) -> pathlib.Path:
-  """The model folder a run starts from: the one named, or one made from scratch in the run."""
-  warm_start = WarmStart(**config.warm_start)
-  if config.model.folder:
-    if warm_start.steps:
-      raise UserError("config.warm_start.steps is for models from scratch; set it to 0")
-    return pathlib.Path(config.model.folder).expanduser()
-  shape = from_shape(config.model.shape, vocab_size=task.tokenizer.size)
-  check_divisible(shape, layout)
-  folder = run.path / "start"
-  if not (folder / "config.json").is_file():
-    make_start_folder(
-      folder, shape, task.tokenizer, task.training, warm_start,
-      seed=config.seed, layout=layout, say=print,
-    )  # fmt: skip
-  return folder
-
-
-def build(
-  config: ConfigDict, task: Task, folder: pathlib.Path, layout: Layout, verifier: VerifierPool
-) -> Parts:
-  """Compiles nothing yet; loads nothing but the KL reference."""
-  shape, _ = read_config(folder)
+def make_model(config: ConfigDict, task: Task, layout: Layout) -> Qwen3:
+  """The model of a folder, whose weights are checked by name and shape, or of a shape."""
+  folder = config.model.folder
+  if folder:
+    shape, _ = read_config(pathlib.Path(folder).expanduser())
+  else:
+    shape = from_shape(config.model.shape, vocab_size=task.tokenizer.size)
   check_divisible(shape, layout)
   if shape.vocab_size < task.tokenizer.size:
     raise UserError(
-      f"{folder}: vocab_size {shape.vocab_size} is smaller than the tokenizer's {task.tokenizer.size}"
+      f"the model's vocab_size {shape.vocab_size} is smaller than the tokenizer's "
+      f"{task.tokenizer.size} ids: they do not belong together"
     )
   dtype = np.dtype(config.model.dtype)
   model = Qwen3(shape, layout, dtype=dtype, remat=config.model.remat)
+  if folder:
+    check_folder(pathlib.Path(folder).expanduser(), abstract_params(model))
+  return model
+
+
+def start_folder(config: ConfigDict, task: Task, model: Qwen3, run: RunFolder) -> pathlib.Path:
+  """The model folder a run starts from: the one named, or one made from scratch in the run."""
+  if config.model.folder:
+    return pathlib.Path(config.model.folder).expanduser()
+  if not (run.start / "config.json").is_file():
+    make_start_folder(
+      run.start,
+      model.clone(dtype=np.dtype("float32"), remat=False),
+      task.tokenizer,
+      task.training,
+      WarmStart(**config.warm_start),
+      seed=config.seed,
+      say=print,
+    )
+  return run.start
+
+
+def build(
+  config: ConfigDict, task: Task, model: Qwen3, folder: pathlib.Path, verifier: VerifierPool
+) -> Parts:
+  """Compiles nothing yet; loads nothing but the KL reference."""
+  layout = model.layout
   sampler = Sampler(model, max_new_tokens=config.rollout.max_new_tokens)
   optimizer = make_optimizer(
     learning_rate=config.optimizer.learning_rate,
@@ -507,20 +521,20 @@ def conclude(run: RunFolder) -> None:
 
 # ------------------------------------------------------------------------------ command line
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "", "The run's folder; default: runs/ and the config file's name."
-)
-
 
 def main() -> None:
-  config = _CONFIG.value
+  config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+  workdir = flags.DEFINE_string(
+    "workdir", "", "The run's folder; default: runs/ and the config file's name."
+  )
+  cli.parse()
+  config = flags.FLAGS.config
   if config is None:
     raise UserError("--config is missing; try --config=configs/quickstart.py")
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-  train(config, _WORKDIR.value or f"runs/{name.partition('.')[0]}")
+  file = config_flags.get_config_filename(flags.FLAGS["config"])
+  train(config, workdir.value or f"runs/{pathlib.Path(file.partition(':')[0]).stem}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Relative to what is a reward good? Set once, on complete fresh groups, in numpy on the host.
 
 GRPO (arXiv 2402.03300): A_i = (r_i - mean(r)) / (std(r) + epsilon) over the rollouts of one group,
-with the population standard deviation. A recomputed advantage of a partly filtered or replayed group
-would be another number, often of another sign: never call this twice on the same rollouts.
+with the population standard deviation. A recomputed advantage of a partly filtered or replayed
+group would be another number, often of another sign: never call this twice on the same rollouts.
 """
 
 import numpy as np

@@ -44,6 +44,6 @@ def clipped_loss(
 
 
 def k3(log_ratio_BT: jax.Array) -> jax.Array:
-  """exp(d) - 1 - d with d = log p - log q: an estimate of KL(q || p) on samples of q, never negative
-  (Schulman, "Approximating KL divergence", 2020)."""
+  """exp(d) - 1 - d with d = log p - log q: an estimate of KL(q || p) on samples of q, never
+  negative (Schulman, "Approximating KL divergence", 2020)."""
   return jnp.expm1(log_ratio_BT) - log_ratio_BT

@@ -133,7 +133,9 @@ def assemble(
   return batch, is_replayed, jnp.sum(both.weight_R > 0)
 
 
-def _loss(model, surrogate: Surrogate, params, reference, rows: Rollouts, is_replayed_B, how, tokens):
+def _loss(
+  model, surrogate: Surrogate, params, reference, rows: Rollouts, is_replayed_B, how, tokens
+):
   """This microbatch's part of the token-mean loss, and sums for the metrics."""
   counts_B = rows.weight_R > 0
   mask_BT = completion_mask(rows.samples) & counts_B[:, None]

@@ -249,8 +249,8 @@ class Qwen3(nn.Module):
 
 
 def rotation_at(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, ...]:
-  """Cosine and sine [B, 1, T, h/2] of the rotary angles, in float32 whatever the model computes in:
-  bfloat16 rounds position 257 to 256."""
+  """Cosine and sine [B, 1, T, h/2] of the rotary angles; in float32 whatever the model computes
+  in, since bfloat16 rounds position 257 to 256."""
   frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
   angle = positions_BT[:, None, :, None].astype(jnp.float32) * frequency[None, None, None, :]
   return jnp.cos(angle), jnp.sin(angle)
@@ -274,7 +274,7 @@ def split_layers(params: Params) -> Params:
 def empty_cache(
   config: Qwen3Config, layout: Layout, rows: int, length: int, dtype: jnp.dtype
 ) -> Cache:
-  """A cache of zeros for unrolled layers: L x 2 arrays [B, K, S, h], sharded over rows and heads."""
+  """A cache of zeros for unrolled layers: L x 2 arrays [B, K, S, h], split over rows and heads."""
   shape = (rows, config.num_key_value_heads, length, config.head_dim)
 
   def zeros():

@@ -22,6 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from grpo_jax.errors import UserError
+from grpo_jax.model.config import read_config
 from grpo_jax.model.qwen3 import Params
 
 # Name on the Hub -> (our path, how many leading axes of ours are inputs; 0: stored as it is).
@@ -91,6 +92,16 @@ def tensor_table(params: Params) -> list[Tensor]:
   return table
 
 
+def check_folder(folder: str | pathlib.Path, abstract: Params) -> None:
+  """Checks every tensor's name and shape, reading no value.
+
+  Raises:
+    UserError: a missing or unreadable file, a missing, unknown or wrongly shaped tensor.
+  """
+  with _open_folder(pathlib.Path(folder)) as stored:
+    _check(tensor_table(abstract), stored, folder)
+
+
 def load_params(folder: str | pathlib.Path, abstract: Params) -> Params:
   """Reads a folder's weights into arrays of the given shapes, dtypes and shardings.
 
@@ -136,6 +147,29 @@ def carry_files(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
     carried = path.suffix in {".json", ".txt", ".jinja", ".md"} or path.name == "LICENSE"
     if path.is_file() and carried and path.name != INDEX_FILE:
       shutil.copyfile(path, pathlib.Path(target) / path.name)
+
+
+def export_folder(out: pathlib.Path, params: Params, source: pathlib.Path, dtype: str = "") -> None:
+  """Writes a model folder, replacing an older export in one move.
+
+  Args:
+    out: the folder to make.
+    params: the policy.
+    source: the model folder whose other files are carried along.
+    dtype: of the stored weights; "": that of the source, so that a round trip is exact.
+  """
+  _, raw = read_config(source)
+  stored = raw.get("dtype") or raw.get("torch_dtype") or "float32"
+  partial = out.with_name(f"{out.name}.partial")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  carry_files(source, partial)
+  save_params(partial, params, dtype or stored)
+  if dtype and dtype != stored:
+    name = "dtype" if "dtype" in raw else "torch_dtype"
+    (partial / "config.json").write_text(json.dumps(raw | {name: dtype}, indent=2) + "\n")
+  shutil.rmtree(out, ignore_errors=True)
+  partial.rename(out)
 
 
 class _Stored:

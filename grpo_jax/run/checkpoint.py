@@ -34,12 +34,17 @@ class Checkpoints:
   With several hosts, each calls every method, with the same host state.
   """
 
-  def __init__(self, folder: str | os.PathLike, keep_last: int):
-    """Opens or makes `folder`, which keeps the newest `keep_last` checkpoints."""
-    if keep_last < 1:
+  def __init__(self, folder: str | os.PathLike, keep_last: int | None):
+    """Opens or makes `folder`, which keeps the newest `keep_last` checkpoints.
+
+    keep_last: None opens it for reading, beside a run that may be saving at this moment.
+    """
+    if keep_last is not None and keep_last < 1:
       raise UserError(f"cannot keep {keep_last} checkpoints: keep at least 1")
     self._folder = pathlib.Path(folder).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep_last, cleanup_tmp_directories=keep_last is not None
+    )
     with disk_errors(self._folder):
       self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -60,7 +65,7 @@ class Checkpoints:
     shapes = {path: _shape(leaf) for path, leaf in leaves.items()}
     state = {"shapes": shapes, "sums": _bit_sums(leaves), "host": _json_copy(host)}
     args = ocp.args.Composite(
-      arrays=ocp.args.StandardSave({path: leaf for path, leaf in leaves.items() if leaf.size}),
+      arrays=ocp.args.PyTreeSave({path: leaf for path, leaf in leaves.items() if leaf.size}),
       state=ocp.args.JsonSave(state),
     )
     with _full_disk(self._folder):
@@ -87,6 +92,25 @@ class Checkpoints:
         return step, treedef.unflatten(leaves[path] for path in wanted), host
     raise UserError(f"no sound checkpoint in {self._folder}{_told(damaged)}")
 
+  def restore_part(self, abstract_arrays: PyTree, step: int | None = None) -> tuple[int, PyTree]:
+    """Some arrays of one checkpoint: its step, and the arrays.
+
+    abstract_arrays: a tree whose leaves all have the paths of saved ones; what else was saved is
+    not read. step: which checkpoint; by default the newest.
+    Raises UserError if there is no such checkpoint, or if it is damaged or does not fit.
+    """
+    steps = sorted(self._manager.all_steps())
+    step = steps[-1] if step is None and steps else step
+    if step not in steps:
+      there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
+      raise UserError(f"no checkpoint of step {step} in {self._folder}; {there}")
+    wanted, damaged = _by_path(abstract_arrays), {}
+    restored = self._read(step, wanted, damaged, in_part=True)
+    if restored is None:
+      raise UserError(f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]})")
+    leaves, _ = restored
+    return step, jax.tree.structure(abstract_arrays).unflatten(leaves[path] for path in wanted)
+
   def wait(self) -> None:
     """Returns when all is on the disk. Raises UserError if the disk is full."""
     with _full_disk(self._folder):
@@ -104,11 +128,15 @@ class Checkpoints:
     self.close()
 
   def _read(
-    self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct], damaged: dict[int, str]
+    self,
+    step: int,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    damaged: dict[int, str],
+    in_part: bool = False,
   ) -> tuple[dict[str, jax.Array], dict[str, Any]] | None:
     """Arrays by path and host state of `step`; None, and a line in `damaged`, if it is damaged."""
     try:
-      restored = self._restore(step, wanted)
+      restored = self._restore(step, wanted, in_part)
     except _NOT_DAMAGE:
       raise
     except Exception as error:  # orbax, tensorstore and json each have kinds of their own
@@ -121,14 +149,19 @@ class Checkpoints:
     return None
 
   def _restore(
-    self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct]
+    self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct], in_part: bool
   ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     # Shapes are compared first because orbax would pad, cut and cast in silence.
     state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.JsonRestore()))
     state = state["state"]
-    _require_same(self._folder / str(step), state["shapes"], wanted)
+    shapes = state["shapes"]
+    if in_part:
+      shapes = {path: shape for path, shape in shapes.items() if path in wanted}
+    _require_same(self._folder / str(step), shapes, wanted)
     stored = {path: leaf for path, leaf in wanted.items() if leaf.size}
-    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(stored))
+    as_wanted = ocp.checkpoint_utils.construct_restore_args(stored)
+    only_these = ocp.args.PyTreeRestore(stored, restore_args=as_wanted, partial_restore=True)
+    args = ocp.args.Composite(arrays=only_these)
     arrays = self._manager.restore(step, args=args)["arrays"]
     arrays |= {path: _zeros(leaf) for path, leaf in wanted.items() if not leaf.size}
     _require_sums(state["sums"], _bit_sums(arrays))

@@ -66,6 +66,11 @@ class RunFolder:
     return self.path / "checkpoints"
 
   @property
+  def start(self) -> pathlib.Path:
+    """The model folder of the start policy, where the run made it itself."""
+    return self.path / "start"
+
+  @property
   def export(self) -> pathlib.Path:
     """Folder of the exported model."""
     return self.path / "export"

@@ -212,7 +212,7 @@ def test_kl_pulls_towards_the_reference():
     )
     kls.append(metrics["train/kl_reference_fresh"])
   assert kls[-1] < 0.8 * kls[0]
-  same, metrics = step(model, reference, fresh, surrogate=surrogate, reference=reference)
+  _, metrics = step(model, reference, fresh, surrogate=surrogate, reference=reference)
   assert metrics["train/kl_reference_fresh"] < 1e-9
 
 

@@ -129,7 +129,7 @@ def test_more_fresh_rollouts_than_slots_keep_the_last_ones():
 
 def test_an_empty_buffer_gives_nothing_and_no_nan():
   replay = store()
-  buffer, drawn = replay.draw(replay.create(), jax.random.key(0), 4, 0.5)
+  _, drawn = replay.draw(replay.create(), jax.random.key(0), 4, 0.5)
   assert drawn_ids(drawn) == []
   for leaf in jax.tree.leaves(drawn):
     assert np.isfinite(np.asarray(leaf, np.float64)).all()

@@ -1,7 +1,6 @@
 """The sampler draws what it says it draws, and transformers agrees where it is deterministic."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -144,9 +143,8 @@ def test_the_same_seed_gives_the_same_samples(folder):
 
 
 def test_rows_steps_groups_and_seeds_never_share_noise(folder):
-  """A peer seeds every call alike: slot i sees the same noise at every step. Here prompts are equal,
-  so equal noise would give equal completions; by chance that is 128^-12 or so at this temperature.
-  """
+  """A peer seeds every call alike: slot i sees the same noise at every step. Here prompts are
+  equal, so equal noise would give equal completions; chance gives that once in 128^12 or so."""
   model, params = load(folder)
   prompt = random_prompts([5])[0]
   hot = decoding(3.0, 0, 1.0, VOCAB)

@@ -1,0 +1,27 @@
+"""Qwen3 on GSM8K: grade-school word problems whose answers are numbers.
+
+  python -m grpo_jax.train --config=configs/gsm8k.py:method=aper \
+      --config.model.folder=Qwen3-1.7B-Base --config.data.path=gsm8k --config.eval.path=gsm8k
+
+`gsm8k` is a folder with train.jsonl and test.jsonl (or the Hub's parquet files). Not yet run at
+this size: what it costs and reaches will stand here once it was.
+
+  :shrunk=true runs the same steps on a CPU in a minute, with a few thousand parameters of random
+  weights under the real vocabulary: it checks the path, and learns nothing.
+"""
+
+from configs import base, methods
+
+
+def get_config(arg: str | None = None):
+  given = base.parse_arguments(arg, method="aper", steps=200, seed=0, shrunk=False)
+  config = base.get_config()
+  methods.apply(config, given["method"])
+  config.steps, config.seed = given["steps"], given["seed"]
+  config.model.dtype = "bfloat16"
+  config.model.remat = True
+
+  config.data.source = config.eval.source = "gsm8k"
+  config.data.max_prompt_tokens = 256
+  config.rollout.max_new_tokens = 1024
+  return base.shrink(config) if given["shrunk"] else config

@@ -1,0 +1,26 @@
+"""Qwen3 on MATH: competition problems with LaTeX answers, evaluated on MATH500.
+
+  python -m grpo_jax.train --config=configs/math.py:method=aper \
+      --config.model.folder=Qwen3-4B-Base --config.data.path=math --config.eval.path=math500
+
+`math` is a folder with train.jsonl (problem, answer or solution), `math500` one with test.jsonl;
+the Hub's parquet files do as well. Lengths and constants are those of arXiv 2606.04560, table 7.
+Not yet run at this size: what it costs and reaches will stand here once it was.
+
+  :shrunk=true runs the same steps on a CPU in a minute, with a few thousand parameters of random
+  weights under the real vocabulary: it checks the path, and learns nothing.
+"""
+
+from configs import base, methods
+
+
+def get_config(arg: str | None = None):
+  given = base.parse_arguments(arg, method="aper", steps=200, seed=0, shrunk=False)
+  config = base.get_config()
+  methods.apply(config, given["method"])
+  config.steps, config.seed = given["steps"], given["seed"]
+  config.model.dtype = "bfloat16"
+  config.model.remat = True
+
+  config.data.source = config.eval.source = "math"
+  return base.shrink(config) if given["shrunk"] else config

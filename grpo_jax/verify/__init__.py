@@ -1,0 +1,19 @@
+"""Is the answer of a completion right? The rule-based reward, and nothing of JAX.
+
+  extract      where the answer is: the last box
+  normalise    one spelling for one meaning
+  tokens, parser, expression, units   from text to a tree, bounded in length and depth
+  values, numeric                     are two expressions equal for all values of their variables
+  scalars, matrices, relations, realset, equivalence   are two answers equal, of whatever kind
+  symbolic     math-verify in a child process, for gold answers that we do not read
+  verifier     verify(): all of this for one completion
+  child, pool  many completions at once, in processes that may hang, crash or be killed
+
+No text from a model is ever evaluated as code, and every step has a bound on its size.
+"""
+
+from grpo_jax.verify.pool import VerifierPool
+from grpo_jax.verify.verdict import Outcome, Verdict
+from grpo_jax.verify.verifier import verify
+
+__all__ = ["Outcome", "Verdict", "VerifierPool", "verify"]

@@ -1,0 +1,237 @@
+"""Whole runs: they learn, resume bit for bit, and refuse bad input before anything expensive."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from configs import gsm8k, math, quickstart
+from grpo_jax.errors import UserError
+from grpo_jax.run.metrics import read_metrics
+from grpo_jax.train import train
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# The two things of a run that clocks decide.
+TIMED = ("perf/", "cost/device_seconds")
+
+
+def tiny(**changes):
+  """The quickstart, seconds long: sometimes right from the start, so that all of a step happens;
+  replay draws from step 2 on."""
+  config = quickstart.get_config("steps=6")
+  config.warm_start.steps, config.warm_start.learning_rate = 120, 1e-2
+  config.model.shape.update(hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=16)
+  config.data.levels = config.eval.levels = (1,)
+  config.data.limit, config.eval.limit, config.eval.batch = 48, 16, 16
+  config.rollout.problems, config.rollout.samples = 4, 4
+  config.replay.capacity, config.replay.warmup_steps = 32, 1
+  config.optimizer.microbatch = 8
+  config.eval.every, config.checkpoint.every, config.log.rollouts_every = 2, 3, 2
+  config.log.tensorboard = False
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+  """Warm starts are cached a machine; tests share one of their own."""
+  folder = tmp_path_factory.getbasetemp() / "cache"
+  monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+def untimed(path) -> list[dict]:
+  rows = read_metrics(path / "metrics.jsonl")
+  return [{k: v for k, v in row.items() if not k.startswith(TIMED)} for row in rows]
+
+
+def weights(path) -> dict[str, np.ndarray]:
+  return safetensors.numpy.load_file(path / "export" / "model.safetensors")
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path, devices, monkeypatch):
+  """Parameters, optimizer, replay store, data cursor and costs: all of it is state."""
+  monkeypatch.setattr(jax, "devices", lambda all=jax.devices(): all[:devices])  # noqa: B008
+  straight, broken = tmp_path / "straight", tmp_path / "broken"
+  train(tiny(), str(straight))
+  train(tiny(steps=3), str(broken))
+  assert max(row["step"] for row in untimed(broken)) == 3
+  train(tiny(), str(broken))
+
+  assert untimed(broken) == untimed(straight)
+  for name, value in weights(straight).items():
+    np.testing.assert_array_equal(weights(broken)[name], value, err_msg=name)
+  drawn = [row["replay/drawn"] for row in untimed(straight)[1:]]
+  assert drawn[0] == 0
+  assert sum(drawn) > 0, "a run that never replayed shows nothing about the store"
+  assert [row["step"] for row in untimed(straight)] == list(range(7))
+
+
+def test_a_run_leaves_everything_a_reader_needs(tmp_path):
+  run = tmp_path / "run"
+  train(tiny(**{"log.tensorboard": True}), str(run))
+  rows = read_metrics(run / "metrics.jsonl")
+  assert [row["step"] for row in rows] == list(range(7))
+  assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 2, 4, 6]
+  for key in ("reward/mean", "cost/rollouts", "cost/generated_tokens"):
+    assert all(row[key] is not None for row in rows[1:])
+  assert rows[-1]["cost/rollouts"] == 6 * 16
+  assert json.loads((run / "config.json").read_text())["replay"]["capacity"] == 32
+  assert list((run / "tensorboard").iterdir())
+  assert (run / "curves.png").stat().st_size > 10_000
+  text = (run / "rollouts" / "step_000002.txt").read_text()
+  assert "reward" in text
+  assert "advantage" in text
+  assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["3", "6"]
+  for file in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"):
+    assert (run / "export" / file).is_file()
+
+
+def test_the_export_gives_transformers_the_trained_policy(tmp_path):
+  """Greedy answers of the exported folder, by transformers alone."""
+  torch = pytest.importorskip("torch")
+  import transformers
+
+  run = tmp_path / "run"
+  train(tiny(steps=2), str(run))
+  tokenizer = transformers.AutoTokenizer.from_pretrained(run / "export")
+  model = transformers.AutoModelForCausalLM.from_pretrained(run / "export")
+  ids = tokenizer("3+4=", return_tensors="pt", add_special_tokens=False)["input_ids"]
+  with torch.no_grad():
+    out = model.generate(ids, do_sample=False, max_new_tokens=20)
+  text = tokenizer.decode(out[0, ids.shape[1] :])
+  assert text.endswith("<eos>") or len(text) >= 18
+  assert set(weights(run)) == set(model.state_dict()) - {"lm_head.weight"}
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_real_problems_with_the_real_tokenizer(tmp_path, shared, task):
+  """A few true steps of the configs for real Qwen3 folders, on random weights."""
+  module, training, held_out = {
+    "gsm8k": (gsm8k, "gsm8k", "gsm8k"), "math": (math, "math", "math500"),
+  }[task]  # fmt: skip
+  config = module.get_config("shrunk=true")
+  config.tokenizer = str(shared / "tokenizers" / "qwen3")
+  config.data.path, config.eval.path = (str(shared / "data" / d) for d in (training, held_out))
+  config.keep = "everything"  # random weights are never right: a filter would leave nothing
+  train(config, str(tmp_path / "run"))
+  rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [0, 1, 2, 3]
+  assert rows[-1]["cost/rollouts"] == 3 * 16
+  assert all(row["reward/unscored"] == 0 for row in rows[1:])
+  assert all(row["train/abs_dlogp_max_fresh"] < 1e-4 for row in rows[1:])
+
+
+BAD = {
+  "no problems": ({"data.limit": 0}, "count is 0"),
+  "a level that does not exist": ({"data.levels": (9,)}, "level 9"),
+  "batches that do not divide": ({"rollout.problems": 3, "rollout.samples": 3}, "8 devices"),
+  "a store that does not divide": ({"replay.capacity": 31}, "32 would"),
+  "a mesh that does not fit": ({"mesh.tensor": 3}, "does not fit 8 device"),
+  "heads that do not split": ({"mesh.tensor": 4, "mesh.fsdp": 2}, "num_key_value_heads"),
+  "a filter that does not exist": ({"keep": "best"}, "mixed_groups"),
+  "a type that does not exist": ({"model.dtype": "float16"}, "bfloat16"),
+  "an unknown template": ({"data.template": "boxd"}, "base_boxed"),
+  "a data set that is not there": ({"data.source": "gsm8k", "data.path": "/nowhere"}, "/nowhere"),
+  "an unknown source": ({"data.source": "gsm9k"}, "'gsm8k'"),
+  "weights that are not there": ({"model.folder": "/nowhere"}, "/nowhere"),
+  "a tokenizer that is not there": ({"tokenizer": "/nowhere"}, "/nowhere"),
+  "nothing to decode": ({"rollout.max_new_tokens": 0}, "max_new_tokens is 0"),
+  "prompts longer than the limit": ({"data.max_prompt_tokens": 2}, "shortest"),
+}
+
+
+@pytest.mark.parametrize(("changes", "named"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, changes, named):
+  with pytest.raises(UserError, match=named) as caught:
+    train(tiny(**changes), str(tmp_path / "run"))
+  assert "\n" not in str(caught.value)
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path):
+  train(tiny(steps=2), str(tmp_path))
+  with pytest.raises(UserError, match="seed was 0, now 1"):
+    train(tiny(steps=2, seed=1), str(tmp_path))
+
+
+def test_changed_training_problems_are_refused(tmp_path):
+  """Indices in the ledger and the store would mean other problems."""
+  data = tmp_path / "data"
+  data.mkdir()
+  lines = [json.dumps({"question": f"{i}+1=", "answer": str(i + 1)}) for i in range(8)]
+  (data / "train.jsonl").write_text("\n".join(lines))
+  changes = {
+    "data.source": "jsonl", "data.path": str(data), "data.limit": 0, "warm_start.steps": 0,
+  }  # fmt: skip
+  train(tiny(steps=3, **changes), str(tmp_path / "run"))
+  (data / "train.jsonl").write_text("\n".join(reversed(lines)))
+  with pytest.raises(UserError, match="not those of the checkpoint"):
+    train(tiny(steps=4, **changes), str(tmp_path / "run"))
+
+
+def test_a_broken_data_line_is_named(tmp_path):
+  file = tmp_path / "problems.jsonl"
+  file.write_text('{"question": "1+1=", "answer": "2"}\n{"question": "1+2=", \n')
+  changes = {"data.source": "jsonl", "data.path": str(file), "warm_start.steps": 0}
+  with pytest.raises(UserError, match=r"problems\.jsonl.*2"):
+    train(tiny(**changes), str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+  ("argument", "named"),
+  [
+    ("--config.modle.folder=x", "config.mod"),
+    ("--config=configs/quickstart.py:method=aprr", "'aper'"),
+    ("--config=configs/quickstart.py:stepz=5", "'steps'"),
+    ("--config=configs/quickstat.py", "quickstat.py"),
+    ("--config.steps=many", "many"),
+    ("quickstart", "--name=value"),
+  ],
+)
+def test_a_wrong_command_line_exits_with_two(tmp_path, argument, named):
+  """As a shell sees it: one line on stderr and exit code 2."""
+  command = [sys.executable, "-m", "grpo_jax.train", f"--workdir={tmp_path / 'run'}"]
+  if not argument.startswith("--config="):
+    command.append("--config=configs/quickstart.py")
+  done = subprocess.run([*command, argument], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode == 2, done.stderr
+  assert named in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_second_process_in_one_folder_is_refused(tmp_path):
+  from grpo_jax.run.folder import open_run
+
+  with open_run(tmp_path / "run", tiny().to_dict()), pytest.raises(UserError, match="in use"):
+    train(tiny(), str(tmp_path / "run"))
+
+
+def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
+  run = tmp_path / "run"
+  train(tiny(steps=2), str(run))
+  before = (run / "metrics.jsonl").read_bytes()
+  train(tiny(steps=2), str(run))
+  assert (run / "metrics.jsonl").read_bytes() == before
+  assert "Accuracy on held-out problems" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns(tmp_path):
+  """The promise of the README: from below 40 % to above 80 % on held-out problems."""
+  run = tmp_path / "run"
+  command = [sys.executable, "-m", "grpo_jax.train", "--config=configs/quickstart.py"]
+  subprocess.run([*command, f"--workdir={run}"], cwd=ROOT, check=True)
+  accuracy = [row["eval/accuracy"] for row in read_metrics(run / "metrics.jsonl")
+              if "eval/accuracy" in row]  # fmt: skip
+  assert accuracy[0] < 0.4
+  assert accuracy[-1] > 0.8
+  shutil.rmtree(run)
