@@ -40,13 +40,13 @@ def get_config(arg: str | None = None):
   config.eval.temperature, config.eval.top_p = 1.0, 1.0
   config.eval.every = 10
 
-  config.rollout.problems = 16
+  config.rollout.problems = 32
   config.rollout.samples = 8
   config.rollout.max_new_tokens = 26
 
   config.replay.capacity = 2048
-  config.replay.warmup_steps = min(5, config.replay.warmup_steps)
-  config.optimizer.learning_rate = 1e-4
+  config.replay.warmup_steps = 5
+  config.optimizer.learning_rate = 2e-4
   config.optimizer.weight_decay = 0.0
   config.optimizer.microbatch = 64
   config.checkpoint.every = 40

@@ -1,5 +1,6 @@
 """How every command reads its flags and how it fails: one clear line and exit code 2."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -30,9 +31,16 @@ def parse() -> None:
   """Reads the command line into the flags defined so far.
 
   Raises:
-    UserError: something that is no flag.
+    UserError: something that is no flag, or a config key that does not exist.
     flags.Error: an unknown flag or a value of another type.
   """
-  rest = flags.FLAGS(sys.argv)[1:]
+  try:
+    rest = flags.FLAGS(sys.argv)[1:]
+  except (KeyError, AttributeError) as error:
+    # A ConfigDict names the unknown key first, then perhaps the nearest one.
+    told = str(error)
+    key, nearest = re.search(r"\w+", told), re.search(r'mean "(\w+)"', told)
+    suggestion = f"; did you mean {nearest[1]!r}?" if nearest else ""
+    raise UserError(f"unknown config key {key[0] if key else told!r}{suggestion}") from error
   if rest:
     raise UserError(f"unexpected argument {rest[0]!r}; options are written --name=value")

@@ -4,41 +4,31 @@
 
 A step samples answers to some problems, verifies them, draws old rollouts from the replay store and
 updates the model. Everything a run writes is in its folder; the same command goes on where it
-stopped. Only this file sees the config: everything below it takes values.
+stopped. Only this file and build.py see the config: everything below them takes values.
 """
 
 import dataclasses
-import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
-import optax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from grpo_jax import cli
-from grpo_jax.answers import Answerer
-from grpo_jax.collect import Collector, Fresh, rollout_entries
+from grpo_jax.build import Parts, Task, build, check, load_task, make_model, start_folder
+from grpo_jax.collect import Fresh, rollout_entries
 from grpo_jax.data.prompts import Prompt
-from grpo_jax.data.tokenizer import Tokenizer
-from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
-from grpo_jax.evaluate import evaluate
-from grpo_jax.learner.optimizer import make_optimizer
-from grpo_jax.learner.surrogate import Surrogate
-from grpo_jax.learner.update import TrainState, abstract_state, create_state, make_update
-from grpo_jax.methods.keep import KEEP
+from grpo_jax.learner.update import TrainState, abstract_state, create_state
 from grpo_jax.methods.select import shuffled_epochs
-from grpo_jax.model.config import from_shape, read_config
-from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params, cache_bytes_per_device
-from grpo_jax.model.sharding import Layout, bytes_per_device, check_divisible, make_layout
-from grpo_jax.model.weights import check_folder, export_folder, load_params
+from grpo_jax.model.qwen3 import abstract_params, cache_bytes_per_device
+from grpo_jax.model.sharding import bytes_per_device
+from grpo_jax.model.weights import export_folder, load_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
-from grpo_jax.records import Rollouts, abstract_rollouts
+from grpo_jax.records import Rollouts
 from grpo_jax.replay.buffer import Buffer, Replay
 from grpo_jax.run.checkpoint import Checkpoints
 from grpo_jax.run.cost import CostMeter
@@ -49,9 +39,7 @@ from grpo_jax.run.metrics import MetricsLog, read_metrics
 from grpo_jax.run.progress import Progress
 from grpo_jax.run.rollout_log import write_rollouts
 from grpo_jax.run.summary import batch_sentence, memory_sentence
-from grpo_jax.sampling.sampler import Sampler
-from grpo_jax.start import WarmStart, cache_folder, make_start_folder
-from grpo_jax.task import ProblemSpec, Prompts, load_prompts, open_tokenizer
+from grpo_jax.start import cache_folder
 from grpo_jax.verify import VerifierPool
 
 # A run may be prolonged, saved more often or made to say more; any other change is another run.
@@ -79,8 +67,8 @@ def train(config: ConfigDict, workdir: str) -> None:
 
 def loop(
   config: ConfigDict,
-  task: "Task",
-  parts: "Parts",
+  task: Task,
+  parts: Parts,
   start: "Snapshot",
   run: RunFolder,
   checkpoints: Checkpoints,
@@ -103,25 +91,20 @@ def loop(
     for step in range(start.step + 1, config.steps + 1):
       started = time.perf_counter()
       prompts = next_prompts(config, task, taken)
-      taken += len(prompts)
       key = key_for(config.seed, Purpose.ROLLOUT, step)
       fresh = parts.collect(prepared, prompts, copies_N, key, step)
-      buffer, replayed, replay_metrics = recall(config, parts.replay, buffer, fresh, step)
-      state, metrics = parts.update(state, parts.reference, fresh.rollouts, replayed, parts.how)
-      metrics = fresh.metrics | replay_metrics | on_host(metrics)
+      buffer, replayed, of_replay = recall(config, parts.replay, buffer, fresh, step)
+      state, of_update = parts.update(state, parts.reference, fresh.rollouts, replayed, parts.how)
+      metrics = fresh.metrics | of_replay | on_host(of_update)
       prepared = parts.sampler.prepare(state.params)
+      taken += len(prompts)
 
       metrics["perf/step_seconds"] = time.perf_counter() - started
       cost = add_cost(cost, parts, fresh, metrics)
       if is_time(step, config.eval.every, config.steps):
         metrics |= parts.exam(prepared)
       log.write(step, metrics | cost.as_metrics())
-      progress.update(
-        step - 1,
-        reward=metrics["reward/mean"],
-        accuracy=metrics.get("eval/accuracy"),
-        tokens_per_s=metrics["perf/tokens_per_second"],
-      )
+      show(progress, step, metrics)
       if step == 1 or is_time(step, config.log.rollouts_every, config.steps):
         entries = rollout_entries(fresh, task.training.problems, config.log.groups)
         write_rollouts(run.rollouts, step, entries)
@@ -163,7 +146,7 @@ class Snapshot:
   def arrays(self) -> dict:
     return {"state": self.state, "replay": self.buffer}
 
-  def host(self, task: "Task") -> dict:
+  def host(self, task: Task) -> dict:
     return {
       "cost": self.cost.to_dict(),
       "problems_taken": self.problems_taken,
@@ -172,7 +155,7 @@ class Snapshot:
 
 
 def begin_or_resume(
-  task: "Task", parts: "Parts", folder: pathlib.Path, checkpoints: Checkpoints
+  task: Task, parts: Parts, folder: pathlib.Path, checkpoints: Checkpoints
 ) -> Snapshot:
   """The state of the newest checkpoint, or that of the start policy.
 
@@ -195,216 +178,6 @@ def begin_or_resume(
   print(f"Going on from the checkpoint of step {step}.")
   cost = CostMeter.from_dict(host["cost"])
   return Snapshot(step, arrays["state"], arrays["replay"], cost, host["problems_taken"])
-
-
-# ------------------------------------------------------------------------------ set-up
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What is learned and how it is read."""
-
-  tokenizer: Tokenizer
-  training: Prompts
-  held_out: Prompts
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-  """All that the loop calls, built once."""
-
-  layout: Layout
-  model: Qwen3
-  sampler: Sampler
-  optimizer: optax.GradientTransformation
-  update: Callable
-  replay: Replay | None
-  reference: Params | None  # what KL is measured to
-  how: Decoding  # of training rollouts
-  collect: Collector
-  exam: Callable[[Params], dict[str, float]]
-
-
-def check(config: ConfigDict) -> Layout:
-  """Everything that can be wrong with the numbers alone; returns the mesh they describe.
-
-  Raises:
-    UserError: names the key, its value and what would be right.
-  """
-  positive = {
-    "steps": config.steps,
-    "rollout.problems": config.rollout.problems,
-    "rollout.samples": config.rollout.samples,
-    "rollout.max_new_tokens": config.rollout.max_new_tokens,
-    "rollout.temperature": config.rollout.temperature,
-    "optimizer.microbatch": config.optimizer.microbatch,
-    "eval.every": config.eval.every,
-    "eval.samples": config.eval.samples,
-    "eval.batch": config.eval.batch,
-    "checkpoint.every": config.checkpoint.every,
-    "log.rollouts_every": config.log.rollouts_every,
-  }
-  for key, value in positive.items():
-    if not value > 0:
-      raise UserError(f"config.{key} is {value}; it must be above 0")
-  if config.keep not in KEEP:
-    raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
-  if config.model.folder and config.warm_start.steps:
-    raise UserError("config.warm_start.steps is for models from scratch; with model.folder it is 0")
-  if config.model.dtype not in ("float32", "bfloat16"):
-    raise UserError(f"config.model.dtype is {config.model.dtype!r}; known: float32, bfloat16")
-  layout = make_layout(**config.mesh)
-  split_over_devices = {
-    "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
-    "eval.batch x eval.samples": config.eval.batch * config.eval.samples,
-    "optimizer.microbatch": config.optimizer.microbatch,
-    "replay.capacity": config.replay.capacity if config.replay.ratio else 0,
-  }
-  for key, rows in split_over_devices.items():
-    if rows % layout.batch_shards:
-      up = rows + -rows % layout.batch_shards
-      raise UserError(
-        f"config.{key} is {rows}; it must divide over {layout.batch_shards} devices "
-        f"(mesh.data x mesh.fsdp): {up} would"
-      )
-  return layout
-
-
-def load_task(config: ConfigDict) -> Task:
-  """Tokenizer and problems."""
-  tokenizer = open_tokenizer(config.tokenizer, config.model.folder)
-
-  def prompts(section: ConfigDict) -> Prompts:
-    spec = ProblemSpec(
-      section.source, section.path, section.split, section.limit, tuple(section.levels)
-    )
-    template, max_tokens = config.data.template, config.data.max_prompt_tokens
-    return load_prompts(spec, tokenizer, template=template, max_tokens=max_tokens, seed=config.seed)
-
-  return Task(tokenizer, prompts(config.data), prompts(config.eval))
-
-
-def make_model(config: ConfigDict, task: Task, layout: Layout) -> Qwen3:
-  """The model of a folder, whose weights are checked by name and shape, or of a shape."""
-  folder = config.model.folder
-  if folder:
-    shape, _ = read_config(pathlib.Path(folder).expanduser())
-  else:
-    shape = from_shape(config.model.shape, vocab_size=task.tokenizer.size)
-  check_divisible(shape, layout)
-  if shape.vocab_size < task.tokenizer.size:
-    raise UserError(
-      f"the model's vocab_size {shape.vocab_size} is smaller than the tokenizer's "
-      f"{task.tokenizer.size} ids: they do not belong together"
-    )
-  dtype = np.dtype(config.model.dtype)
-  model = Qwen3(shape, layout, dtype=dtype, remat=config.model.remat)
-  if folder:
-    check_folder(pathlib.Path(folder).expanduser(), abstract_params(model))
-  return model
-
-
-def start_folder(config: ConfigDict, task: Task, model: Qwen3, run: RunFolder) -> pathlib.Path:
-  """The model folder a run starts from: the one named, or one made from scratch in the run."""
-  if config.model.folder:
-    return pathlib.Path(config.model.folder).expanduser()
-  if not (run.start / "config.json").is_file():
-    make_start_folder(
-      run.start,
-      model.clone(dtype=np.dtype("float32"), remat=False),
-      task.tokenizer,
-      task.training,
-      WarmStart(**config.warm_start),
-      seed=config.seed,
-      say=print,
-    )
-  return run.start
-
-
-def build(
-  config: ConfigDict, task: Task, model: Qwen3, folder: pathlib.Path, verifier: VerifierPool
-) -> Parts:
-  """Compiles nothing yet; loads nothing but the KL reference."""
-  layout = model.layout
-  sampler = Sampler(model, max_new_tokens=config.rollout.max_new_tokens)
-  optimizer = make_optimizer(
-    learning_rate=config.optimizer.learning_rate,
-    warmup_steps=config.optimizer.warmup_steps,
-    b1=config.optimizer.b1,
-    b2=config.optimizer.b2,
-    weight_decay=config.optimizer.weight_decay,
-    max_grad_norm=config.optimizer.max_grad_norm,
-  )
-  how = decoding(
-    config.rollout.temperature, config.rollout.top_k, config.rollout.top_p, task.tokenizer.size
-  )
-  surrogate = Surrogate(**config.loss)
-  update = make_update(model, optimizer, surrogate, microbatch_rows=config.optimizer.microbatch)
-  collect, exam = make_questioners(config, task, sampler, verifier, how, layout)
-  return Parts(
-    layout=layout,
-    model=model,
-    sampler=sampler,
-    optimizer=optimizer,
-    update=update,
-    replay=make_replay(config, layout),
-    reference=load_params(folder, abstract_params(model)) if surrogate.kl_coef else None,
-    how=how,
-    collect=collect,
-    exam=exam,
-  )
-
-
-def make_questioners(
-  config: ConfigDict,
-  task: Task,
-  sampler: Sampler,
-  verifier: VerifierPool,
-  how: Decoding,
-  layout: Layout,
-) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
-  """The collector of training rollouts, and the examination on held-out problems."""
-
-  def answerer(prompts: Prompts) -> Answerer:
-    return Answerer(
-      sampler,
-      task.tokenizer,
-      verifier,
-      prompts.problems,
-      max_prompt_tokens=config.data.max_prompt_tokens,
-      max_new_tokens=config.rollout.max_new_tokens,
-    )
-
-  exam = functools.partial(
-    evaluate,
-    answerer(task.held_out),
-    prompts=task.held_out.prompts,
-    samples=config.eval.samples,
-    batch=config.eval.batch,
-    seed=config.seed,
-    how=decoding(
-      config.eval.temperature, config.eval.top_k, config.eval.top_p, task.tokenizer.size
-    ),
-  )
-  collect = Collector(
-    answerer=answerer(task.training),
-    keep=KEEP[config.keep],
-    reward_right=config.reward.right,
-    reward_wrong=config.reward.wrong,
-    how=how,
-    layout=layout,
-  )
-  return collect, exam
-
-
-def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
-  """The store, or None when the method draws nothing from it."""
-  if not config.replay.ratio:
-    return None
-  rows = config.rollout.problems * config.rollout.samples
-  length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-  max_draw = round(config.replay.ratio * rows)
-  return Replay(config.replay.capacity, max_draw, abstract_rollouts(rows, length), layout)
 
 
 # ------------------------------------------------------------------------------ small verbs
@@ -440,6 +213,15 @@ def add_cost(
     replayed_tokens=metrics["train/row_tokens_replay"],
   )
   return cost.elapsed(seconds=metrics["perf/step_seconds"], devices=parts.layout.mesh.size)
+
+
+def show(progress: Progress, step: int, metrics: dict[str, float]) -> None:
+  progress.update(
+    step - 1,
+    reward=metrics["reward/mean"],
+    accuracy=metrics.get("eval/accuracy"),
+    tokens_per_s=metrics["perf/tokens_per_second"],
+  )
 
 
 def is_time(step: int, every: int, last: int) -> bool:
@@ -521,20 +303,21 @@ def conclude(run: RunFolder) -> None:
 
 # ------------------------------------------------------------------------------ command line
 
-
 def main() -> None:
   config_flags.DEFINE_config_file("config", None, "A file of configs/.")
   workdir = flags.DEFINE_string(
     "workdir", "", "The run's folder; default: runs/ and the config file's name."
   )
   cli.parse()
-  config = flags.FLAGS.config
-  if config is None:
+  if not flags.FLAGS["config"].present:
     raise UserError("--config is missing; try --config=configs/quickstart.py")
+  file = config_flags.get_config_filename(flags.FLAGS["config"])
+  path = pathlib.Path(file.partition(":")[0])
+  if not path.is_file():
+    raise UserError(f"--config={path}: no such file; try --config=configs/quickstart.py")
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-  file = config_flags.get_config_filename(flags.FLAGS["config"])
-  train(config, workdir.value or f"runs/{pathlib.Path(file.partition(':')[0]).stem}")
+  train(flags.FLAGS.config, workdir.value or f"runs/{path.stem}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -26,6 +27,8 @@ MAY_IMPORT = {
   "replay": {"model"},  # model.sharding: where its arrays live
   "learner": {"model"},
 }
+# The only files that see a config.
+READERS = ("train.py", "build.py")
 MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors"}
 
 
@@ -76,16 +79,17 @@ def test_decisions_and_verdicts_know_no_jax(stage):
   assert done.stdout.strip() == "False", done.stderr
 
 
-def test_only_entry_points_see_a_config():
+def test_only_train_and_build_see_a_config():
   for path in sources(PACKAGE):
     if "ml_collections" in {name.split(".")[0] for name in imports(path)}:
-      assert path.name in {"train.py"}, path
+      assert path.name in READERS, path
 
 
 def keys_read() -> set[str]:
-  """Dotted keys read from `config` (or from a section handed on) anywhere in the entry point."""
+  """Dotted keys read from `config` (or from a section handed on) anywhere in those files."""
   read = set()
-  for node in ast.walk(ast.parse((PACKAGE / "train.py").read_text())):
+  trees = [ast.parse((PACKAGE / name).read_text()) for name in READERS]
+  for node in itertools.chain.from_iterable(map(ast.walk, trees)):
     parts = []
     while isinstance(node, ast.Attribute):
       parts.append(node.attr)

@@ -33,7 +33,7 @@ def tiny(**changes):
   config.rollout.problems, config.rollout.samples = 4, 4
   config.replay.capacity, config.replay.warmup_steps = 32, 1
   config.optimizer.microbatch = 8
-  config.eval.every, config.checkpoint.every, config.log.rollouts_every = 2, 3, 2
+  config.eval.every, config.checkpoint.every, config.log.rollouts_every = 3, 3, 2
   config.log.tensorboard = False
   config.update_from_flattened_dict(changes)
   return config
@@ -58,7 +58,8 @@ def weights(path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path, devices, monkeypatch):
   """Parameters, optimizer, replay store, data cursor and costs: all of it is state."""
-  monkeypatch.setattr(jax, "devices", lambda all=jax.devices(): all[:devices])  # noqa: B008
+  some = jax.devices()[:devices]
+  monkeypatch.setattr(jax, "devices", lambda: some)
   straight, broken = tmp_path / "straight", tmp_path / "broken"
   train(tiny(), str(straight))
   train(tiny(steps=3), str(broken))
@@ -79,7 +80,7 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path):
   train(tiny(**{"log.tensorboard": True}), str(run))
   rows = read_metrics(run / "metrics.jsonl")
   assert [row["step"] for row in rows] == list(range(7))
-  assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 2, 4, 6]
+  assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 3, 6]
   for key in ("reward/mean", "cost/rollouts", "cost/generated_tokens"):
     assert all(row[key] is not None for row in rows[1:])
   assert rows[-1]["cost/rollouts"] == 6 * 16
@@ -135,13 +136,15 @@ BAD = {
   "batches that do not divide": ({"rollout.problems": 3, "rollout.samples": 3}, "8 devices"),
   "a store that does not divide": ({"replay.capacity": 31}, "32 would"),
   "a mesh that does not fit": ({"mesh.tensor": 3}, "does not fit 8 device"),
-  "heads that do not split": ({"mesh.tensor": 4, "mesh.fsdp": 2}, "num_key_value_heads"),
+  "a vocabulary that does not split": ({"mesh.tensor": 4, "mesh.fsdp": 2}, "vocab_size=18"),
   "a filter that does not exist": ({"keep": "best"}, "mixed_groups"),
   "a type that does not exist": ({"model.dtype": "float16"}, "bfloat16"),
   "an unknown template": ({"data.template": "boxd"}, "base_boxed"),
   "a data set that is not there": ({"data.source": "gsm8k", "data.path": "/nowhere"}, "/nowhere"),
   "an unknown source": ({"data.source": "gsm9k"}, "'gsm8k'"),
-  "weights that are not there": ({"model.folder": "/nowhere"}, "/nowhere"),
+  "weights that are not there": (
+    {"model.folder": "/nowhere", "warm_start.steps": 0}, "/nowhere/config.json",
+  ),
   "a tokenizer that is not there": ({"tokenizer": "/nowhere"}, "/nowhere"),
   "nothing to decode": ({"rollout.max_new_tokens": 0}, "max_new_tokens is 0"),
   "prompts longer than the limit": ({"data.max_prompt_tokens": 2}, "shortest"),
@@ -188,7 +191,8 @@ def test_a_broken_data_line_is_named(tmp_path):
 @pytest.mark.parametrize(
   ("argument", "named"),
   [
-    ("--config.modle.folder=x", "config.mod"),
+    ("--config.modle.folder=x", "did you mean 'model'"),
+    ("--config.model.foldr=x", "did you mean 'folder'"),
     ("--config=configs/quickstart.py:method=aprr", "'aper'"),
     ("--config=configs/quickstart.py:stepz=5", "'steps'"),
     ("--config=configs/quickstat.py", "quickstat.py"),

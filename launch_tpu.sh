@@ -1,0 +1,563 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU VM and stays with the run to its end: creates or reuses the VM, sends this
+# working tree, installs it, starts the command and prints its output. After a preemption it does
+# all of that again, and the run goes on from its last checkpoint.
+#
+#   What would be run, as commands; nothing is:
+#     ./launch_tpu.sh --name=first --project=my-project --zone=us-west4-a --type=v5e-8 --dry-run \
+#         -- --config=configs/quickstart.py
+#   A cheap VM that may be taken away at any time, and a bucket that keeps the run:
+#     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --type=v5e-8 --spot \
+#         --bucket=gs://my-bucket/runs --inputs=gs://my-bucket/inputs --delete-when-done \
+#         -- --config=configs/gsm8k.py:method=aper --config.data.path=inputs/gsm8k \
+#         --config.eval.path=inputs/gsm8k --config.model.folder=inputs/Qwen3-1.7B-Base
+#   The end of the VM (it costs until it is deleted, also when this script is stopped):
+#     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --delete
+#
+# What follows `--` goes to `python -m grpo_jax.train`; --workdir is added. Options:
+#   --name=NAME         one name is one run: its VM, and its folder in the bucket
+#   --project=ID        Google Cloud project
+#   --zone=ZONE         where the TPU is, e.g. us-west4-a
+#   --type=TYPE         v5e-8 (as Google says, v5litepod-8), v6e-8, v5p-8, v4-8; v5e, v6e: 1 or 4
+#   --version=IMAGE     runtime version of the VM; default: Google's for the type
+#   --spot              cheaper, can be preempted; needs --bucket, for the disk goes with the VM
+#   --queued            wait in Google's queue (queued resource) where there is no capacity now
+#   --bucket=gs://...   keeps two copies of the run's folder, NAME/a and NAME/b, written in turn;
+#                       NAME/latest names the one that is whole: a new VM starts from it
+#   --save-every=300    seconds between copies to the bucket; one more is made at the end
+#   --inputs=gs://...   folder of models and problems, copied to inputs/ in the working tree
+#   --delete-when-done  delete the VM when the command has ended and its folder is in the bucket
+#   --delete            delete the VM now, and run nothing
+#   --dry-run           print the commands for a VM that does not exist yet, and run none
+#   --timeout=300       seconds that a question to Google or to the VM may take
+#   --poll=30           seconds between looks at a VM that is not ready or does not answer
+#
+# Stopping this script stops nothing on the VM; the same command attaches to the run again.
+# Messages go to stderr, the output of the run to stdout. Exit code: that of the training command;
+# 1 if something failed on the way to it; 2 if the options are wrong.
+
+set -euo pipefail
+
+SLOW=1800   # seconds for what takes long: creating, sending, installing
+FOLLOW=1800 # seconds until the output is asked for anew: a connection that hangs costs no more
+MISSES=5    # looks in a row without an answer after which we give up
+
+say() { echo "launch_tpu: $*" >&2; }
+fail() { echo "error: $*" >&2 && exit 1; }
+refuse() { echo "error: $*" >&2 && exit 2; }
+
+# ---------------------------------------------------------------------------------------- options
+
+read_options() {
+  NAME="" PROJECT="" ZONE="" TYPE="" VERSION="" BUCKET="" INPUTS=""
+  SPOT="" QUEUED="" DELETE="" DELETE_WHEN_DONE="" DRY_RUN=""
+  SAVE_EVERY=300 TIMEOUT=300 POLL=30
+  local option variable
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    option=${1%%=*}
+    variable=$(tr a-z- A-Z_ <<<"${option#--}")
+    case $1 in
+      --name=* | --project=* | --zone=* | --type=* | --version=* | --bucket=* | --inputs=* | \
+        --save-every=* | --timeout=* | --poll=*) printf -v "$variable" %s "${1#*=}" ;;
+      --spot | --queued | --delete | --delete-when-done | --dry-run) printf -v "$variable" yes ;;
+      *) refuse "unknown option $1; see --help, and put -- before the options of training" ;;
+    esac
+    shift
+  done
+  TRAIN=("$@") # with the -- in front
+}
+
+check_options() {
+  [ -n "$PROJECT" ] || refuse "--project is missing; yours: gcloud config get-value project"
+  [ -n "$ZONE" ] || refuse "--zone is missing; see https://cloud.google.com/tpu/docs/regions-zones"
+  [[ $NAME =~ ^[a-z]([a-z0-9-]{0,60}[a-z0-9])?$ ]] ||
+    refuse "--name=$NAME: use small letters, digits and -, a letter first"
+  local number tool
+  for number in "$SAVE_EVERY" "$TIMEOUT" "$POLL"; do
+    [[ $number =~ ^[1-9][0-9]*$ ]] ||
+      refuse "--save-every, --timeout and --poll are whole seconds, not '$number'"
+  done
+  for tool in gcloud timeout git tar; do
+    command -v "$tool" >/dev/null || refuse "$tool is missing; install it (gcloud:" \
+      "https://cloud.google.com/sdk/docs/install; timeout is part of GNU coreutils)"
+  done
+  [ -n "$DELETE" ] || check_training_options
+}
+
+check_training_options() {
+  local place
+  for place in "$BUCKET" "$INPUTS"; do
+    [[ -z $place || $place == gs://?* ]] || refuse "$place: write gs://BUCKET or gs://BUCKET/FOLDER"
+  done
+  [ ${#TRAIN[@]} -gt 1 ] || refuse "no training command; add -- --config=configs/quickstart.py"
+  [[ " ${TRAIN[*]}" != *" --workdir"* ]] || refuse "--workdir is added here; --name names the run"
+  [ -n "$BUCKET" ] || [ -z "$SPOT" ] ||
+    refuse "--spot needs --bucket=gs://...: a preempted VM takes its disk along"
+  [ -n "$BUCKET" ] || [ -z "$DELETE_WHEN_DONE" ] ||
+    refuse "--delete-when-done needs --bucket=gs://...: the results would go with the VM"
+  git -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1 ||
+    refuse "$ROOT is no git checkout; git is asked which files to send"
+  read_type
+}
+
+# Google's name of the slice, the image for it and the number of its VMs.
+read_type() {
+  local image size=${TYPE##*-}
+  case $TYPE in
+    v5e-* | v5litepod-*) TYPE=v5litepod-$size image=v2-alpha-tpuv5-lite ;;
+    v6e-*) image=v2-alpha-tpuv6e ;;
+    v5p-*) image=v2-alpha-tpuv5 ;;
+    v4-*) image=tpu-ubuntu2204-base ;;
+    *) size="" ;;
+  esac
+  [[ $size =~ ^[1-9][0-9]*$ ]] || refuse "--type=$TYPE: use v5e-8, v6e-8, v5p-8 or v4-8"
+  VERSION=${VERSION:-$image}
+  WORKERS=$(((size + 7) / 8)) # 8 chips on a VM; of v4 and v5p 4 chips, counted as 8 cores
+  refuse_many_workers
+}
+
+# Training runs on one host so far, and each VM would save a run folder of its own to the bucket.
+# Whoever changes both removes this function and its call.
+refuse_many_workers() {
+  [ "$WORKERS" = 1 ] || refuse "$TYPE has more than one VM, and training runs on one so far; use" \
+    "at most v5e-8, v6e-8, v5p-8 or v4-8"
+}
+
+# ----------------------------------------------------------------------------------- asking Google
+
+# call SECONDS COMMAND...: runs a command with an end to its patience; its stdout is then in ANSWER.
+# When it fails, ERROR says in one line what happened and what to do. A dry run prints it.
+call() {
+  local seconds=$1 code=0
+  shift
+  if [ -n "$DRY_RUN" ]; then
+    printf '%q ' "$@" && echo && ANSWER=""
+    return
+  fi
+  # In the background, because bash hears Ctrl-C while it waits, not while a command runs.
+  timeout "$seconds" "$@" </dev/null >"$SCRATCH/stdout" 2>"$SCRATCH/stderr" &
+  wait $! || code=$?
+  ANSWER=$(<"$SCRATCH/stdout")
+  [ $code = 0 ] || ERROR=$(explain "$code" "$seconds" "$(<"$SCRATCH/stderr")")
+  return $code
+}
+
+explain() { # CODE SECONDS STDERR
+  local where="$PROJECT, zone $ZONE"
+  case $1:$3 in
+    124:*) echo "no answer in $2 s; check network and firewall (ssh), then run this again" ;;
+    *"no more capacity"* | *nsufficient*capacity*)
+      echo "no capacity for $TYPE in $ZONE now; wait for it with --queued or try another --zone" ;;
+    *[Qq]uota*) echo "the quota of $where for $TYPE is used up or 0; ask for more:" \
+      "https://console.cloud.google.com/iam-admin/quotas?project=$PROJECT" ;;
+    *SERVICE_DISABLED* | *"has not been used in project"*) echo "the TPU API is off; turn it on:" \
+      "gcloud services enable tpu.googleapis.com --project=$PROJECT" ;;
+    *"gcloud auth login"* | *UNAUTHENTICATED*) echo "not logged in; run: gcloud auth login" ;;
+    *PERMISSION_DENIED* | *"does not have permission"*)
+      echo "no permission in $where, or no such place; check both and ask for roles/tpu.admin" ;;
+    *"(publickey"*) echo "the VM does not accept your ssh key; check OS Login and project keys" ;;
+    *) echo "$(grep -v '^ *$' <<<"$3" | tail -n 1) (exit code $1)" ;;
+  esac
+}
+
+tpus() { # SECONDS GROUP VERB ARGS...
+  call "$1" gcloud compute tpus "${@:2}" "--project=$PROJECT" "--zone=$ZONE" --quiet
+}
+
+# The fields of what has our name; nothing if there is none.
+describe() { # GROUP FORMAT
+  tpus "$TIMEOUT" "$1" describe "$NAME" "--format=value($2)" && return
+  grep -q NOT_FOUND "$SCRATCH/stderr" && ANSWER=""
+}
+
+# Sets VM to absent, waiting, ready, lost or failed, and VM_SAYS to Google's word for it.
+look_at_vm() {
+  VM_SAYS="" VM=waiting
+  if [ -n "$QUEUED" ]; then
+    describe queued-resources state.state || return
+    VM_SAYS=$ANSWER
+    case $VM_SAYS in
+      ACTIVE) ;;
+      "") VM=absent && return ;;
+      SUSPENDING | SUSPENDED) VM=lost && return ;;
+      FAILED) VM=failed && return ;;
+      *) return 0 ;;
+    esac
+  fi
+  describe tpu-vm "state,acceleratorType.basename(),networkEndpoints.len()" || return
+  read -r VM_SAYS VM_TYPE VM_WORKERS <<<"$ANSWER" || true
+  case $VM_SAYS in
+    READY) VM=ready ;;
+    CREATING | STARTING | RESTARTING | REPAIRING | DELETING) ;;
+    "") if [ -n "$QUEUED" ]; then VM=lost; else VM=absent; fi ;;
+    *) VM=lost ;;
+  esac
+}
+
+create_vm() {
+  local options=("--accelerator-type=$TYPE" ${SPOT:+--spot}
+    --scopes=https://www.googleapis.com/auth/cloud-platform)
+  say "creating $NAME ($TYPE in $ZONE)"
+  if [ -n "$QUEUED" ]; then
+    tpus "$TIMEOUT" queued-resources create "$NAME" "--node-id=$NAME" \
+      "--runtime-version=$VERSION" "${options[@]}" --async
+  else
+    tpus "$SLOW" tpu-vm create "$NAME" "--version=$VERSION" "${options[@]}"
+  fi
+}
+
+delete_vm() {
+  if [ -n "$QUEUED" ]; then
+    tpus "$SLOW" queued-resources delete "$NAME" --force # with its VM
+  else
+    tpus "$SLOW" tpu-vm delete "$NAME"
+  fi || fail "cannot delete $NAME, which costs: $ERROR"
+  say "deleted $NAME"
+}
+
+# Whatever has our name, however it was made.
+delete_now() {
+  describe queued-resources state.state || fail "$ERROR"
+  QUEUED=${ANSWER:+yes}
+  look_at_vm || fail "$ERROR"
+  [ "$VM" != absent ] || fail "there is no $NAME in $ZONE of $PROJECT; look in other zones:" \
+    "gcloud compute tpus tpu-vm list --project=$PROJECT --zone=-"
+  delete_vm
+}
+
+# ------------------------------------------------------------------------------- asking the workers
+
+# Sets SSH to what runs COMMAND on a worker. It must bear to be run twice: gcloud does that when
+# the connection breaks.
+ssh_to() { # WORKER COMMAND
+  SSH=(gcloud compute tpus tpu-vm ssh "$NAME" "--project=$PROJECT" "--zone=$ZONE" --quiet
+    "--ssh-flag=-oConnectTimeout=20 -oServerAliveInterval=15 -oServerAliveCountMax=4"
+    "--worker=$1" "--command=$2")
+}
+
+on_all() { # SECONDS COMMAND
+  ssh_to all "$2"
+  call "$1" "${SSH[@]}"
+}
+
+# The words that call this script, as it was sent, on a worker.
+worker() { # VERB ARGS...
+  printf '%q ' bash "$FOLDER/tree/launch_tpu.sh" worker "$1" "$NAME" "${@:2}"
+}
+
+# Sets JOB to what all workers say of the command: new, running, busy, gone or `ended CODE SAVED`.
+ask_for_job() {
+  local answers
+  on_all "$TIMEOUT" "if [ -d $FOLDER/tree ]; then $(worker status "${TRAIN[@]}");
+    else echo job new; fi" || return
+  JOB=$(sed -n 's/^job //p' <<<"$ANSWER")
+  answers=$(grep -c . <<<"$JOB" || true)
+  [ "$answers" = "$WORKERS" ] || [ -n "$DRY_RUN" ] && return
+  ERROR="only $answers of $WORKERS workers answer; delete $NAME with --delete and start again"
+  return 1
+}
+
+send_tree() {
+  say "sending the working tree"
+  # Files that are tracked, or untracked and not ignored; less those deleted but not committed.
+  # shellcheck disable=SC2016  # the inner bash expands these
+  call "$SLOW" bash -c 'cd "$1" && git ls-files -z --cached --others --exclude-standard |
+    while IFS= read -r -d "" file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done |
+    COPYFILE_DISABLE=1 tar --null -T - -czf "$2"' pack "$ROOT" "$ARCHIVE" &&
+    tpus "$SLOW" tpu-vm scp "$ARCHIVE" "$NAME:launch_tpu-$NAME.tgz" --worker=all &&
+    on_all "$TIMEOUT" "mkdir -p $FOLDER/job && cd $FOLDER && rm -rf tree && mkdir tree &&
+      tar -xzf ~/launch_tpu-$NAME.tgz -C tree"
+}
+
+install_tree() {
+  say "installing"
+  on_all "$SLOW" "$(worker install "$INPUTS")"
+}
+
+start_job() {
+  say "starting"
+  on_all "$TIMEOUT" "$(worker start "$SAVE_EVERY" "${BUCKET:+${BUCKET%/}/$NAME}" "${TRAIN[@]}")"
+}
+
+# Prints what worker 0 says until the command or the connection ends; which, others find out.
+print_output() {
+  touch "$SCRATCH/seen"
+  ssh_to 0 "$(worker follow "$RANDOM$RANDOM" "$(wc -c <"$SCRATCH/seen")")"
+  if [ -n "$DRY_RUN" ]; then
+    call "$FOLLOW" "${SSH[@]}"
+    return
+  fi
+  timeout "$FOLLOW" "${SSH[@]}" </dev/null 2>"$SCRATCH/stderr" | tee -a "$SCRATCH/seen" &
+  wait $! || true
+}
+
+# --------------------------------------------------------------------------------- from end to end
+
+see_through() {
+  RECREATING=""
+  until attempt; do
+    [ -n "$SPOT" ] || fail "$NAME is lost ($VM_SAYS); --delete it, then run the same command again"
+    say "$NAME was preempted ($VM_SAYS); going on from the bucket on a new VM"
+    delete_vm
+    RECREATING=yes
+  done
+  finish
+}
+
+# Succeeds when the command has ended, with JOB set; fails when the VM was lost.
+attempt() {
+  local error
+  bring_up || return
+  rm -f "$SCRATCH/seen"
+  if ! set_up; then
+    error=$ERROR
+    is_lost && return 1
+    fail "$NAME: $error"
+  fi
+  follow_job
+}
+
+# Waits for a VM that is ready; fails when there is one that was lost.
+bring_up() {
+  local before=""
+  while true; do
+    look_at_vm || fail "$ERROR"
+    case $VM in
+      ready) check_vm && return ;;
+      lost) return 1 ;;
+      failed) fail "the queued resource $NAME failed; why: gcloud compute tpus queued-resources" \
+        "describe $NAME --project=$PROJECT --zone=$ZONE" ;;
+      absent) create_or_wait && continue ;;
+    esac
+    [ "$VM_SAYS" = "$before" ] || say "$NAME is ${VM_SAYS:-absent}; waiting"
+    before=$VM_SAYS
+    sleep "$POLL"
+  done
+}
+
+# After a preemption there is often no capacity for a while; at first the user should know.
+create_or_wait() {
+  create_vm && return
+  [[ -n $RECREATING && $ERROR == "no capacity"* ]] || fail "cannot create $NAME: $ERROR"
+  say "$ERROR; asking again"
+  return 1
+}
+
+check_vm() {
+  [ "$VM_TYPE" = "$TYPE" ] ||
+    fail "$NAME is there as $VM_TYPE, not $TYPE; choose another --name, or --delete it"
+  [ "$VM_WORKERS" = "$WORKERS" ] ||
+    fail "only $VM_WORKERS of $WORKERS workers of $NAME started; --delete it and start again"
+}
+
+set_up() {
+  ask_for_job || return
+  case $JOB in
+    *running*) say "the command is running on $NAME; attaching" ;;
+    *busy*) fail "$NAME runs another command; wait for it, choose another --name, or --delete it" ;;
+    *) send_tree && install_tree && start_job ;;
+  esac
+}
+
+# Whether the VM was taken away, which Google may take a while to notice.
+is_lost() {
+  local look
+  for ((look = 1; look <= MISSES; look++)); do
+    look_at_vm && [ "$VM" = lost ] && return
+    [ -n "$SPOT" ] || return 1
+    sleep "$POLL"
+  done
+  return 1
+}
+
+follow_job() {
+  local misses
+  for ((misses = 1; misses <= MISSES; misses++)); do
+    print_output
+    look_at_vm || VM=unknown
+    case $VM in
+      lost) return 1 ;;
+      absent) fail "somebody deleted $NAME; the same command starts it again, from the bucket" ;;
+      waiting) misses=0 ;;
+      ready) if ask_for_job; then
+        job_goes_on || return 0
+        misses=0
+      fi ;;
+    esac
+    sleep "$POLL"
+  done
+  fail "$NAME does not answer: $ERROR; what runs there may go on, and costs: --delete ends it"
+}
+
+job_goes_on() {
+  case $JOB in
+    *gone*) fail "a worker of $NAME lost the command, as after a restart of the VM; the same" \
+      "command goes on from the last checkpoint" ;;
+    *running*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+finish() {
+  local code saved
+  read -r _ code saved <<<"$JOB"
+  [ "$saved" != no ] || fail "the command ended with exit code $code but its folder did not reach" \
+    "$BUCKET (may the VM write there?); $NAME is kept, and costs, with it in $FOLDER/run"
+  [ "$saved" != yes ] || say "the run's folder is in ${BUCKET%/}/$NAME, in the copy latest names"
+  [ "$code" = 0 ] || say "the command ended with exit code $code; its last lines say why"
+  if [ -n "$DELETE_WHEN_DONE" ]; then
+    delete_vm
+  else
+    say "$NAME is kept, and costs until you --delete it; the run's folder is there: $FOLDER/run"
+  fi
+  exit "$code"
+}
+
+plan() {
+  if [ -n "$DELETE" ]; then
+    delete_vm
+    return
+  fi
+  look_at_vm
+  create_vm
+  ask_for_job
+  send_tree
+  install_tree
+  start_job
+  print_output
+  [ -z "$DELETE_WHEN_DONE" ] || delete_vm
+}
+
+interrupted() {
+  # shellcheck disable=SC2046  # one word for each process
+  kill $(jobs -p) 2>/dev/null || true
+  say "stopped watching; what runs on $NAME goes on, and costs: the same command attaches again," \
+    "--delete ends it"
+  exit 130
+}
+
+launch() {
+  ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  read_options "$@"
+  check_options
+  FOLDER=grpo_jax_runs/$NAME # on the VM
+  ARCHIVE=${TMPDIR:-/tmp}/launch_tpu-$NAME.tgz
+  SCRATCH=$(mktemp -d)
+  trap 'rm -rf "$SCRATCH" "$ARCHIVE"' EXIT
+  trap interrupted INT TERM
+  if [ -n "$DRY_RUN" ]; then
+    plan
+  elif [ -n "$DELETE" ]; then
+    delete_now
+  else
+    see_through
+  fi
+}
+
+# ---------------------------------------------------------------------------------- on the workers
+# There this script is called as `launch_tpu.sh worker VERB NAME ...` and works in a folder with
+# tree/ the code, venv/, inputs/, run/ the run's folder, and job/ how the command is doing.
+
+on_worker() { # VERB NAME ARGS...
+  cd "$HOME/grpo_jax_runs/$2"
+  export PATH="$HOME/.local/bin:$PATH"
+  "worker_$1" "${@:3}"
+}
+
+# With uv, because the images bring an older Python than the package needs.
+worker_install() { # INPUTS
+  command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
+  uv venv --quiet --allow-existing --python 3.12 venv
+  (cd tree && uv pip install --quiet --python ../venv/bin/python -e '.[tpu]')
+  [ -n "$1" ] || return 0
+  mkdir -p inputs
+  gcloud storage rsync "$1" inputs --recursive --quiet
+  ln -sfn ../inputs tree/inputs
+}
+
+worker_start() { # SAVE_EVERY COPIES -- TRAINING...
+  ! is_running || return 0
+  rm -f job/ended
+  printf '%q ' "${@:3}" >job/command
+  setsid bash tree/launch_tpu.sh worker job "${PWD##*/}" "$@" </dev/null >job/log 2>&1 &
+  echo $! >job/pid
+}
+
+# The lock goes when the last process of the job does, whatever ended it.
+is_running() { [ -f job/lock ] && ! flock --nonblock job/lock true; }
+
+worker_job() { # SAVE_EVERY COPIES -- TRAINING...
+  local code=0 saved=none
+  exec 9>job/lock
+  flock --nonblock 9 || return 0
+  if ! load_run "$2"; then
+    code=1 saved=no
+  else
+    train "$@" || code=$?
+    if [ -n "$2" ] && [ -d run ]; then
+      save_run "$2" && saved=yes || saved=no
+    fi
+  fi
+  echo "$code $saved" >job/ended.new
+  mv job/ended.new job/ended
+}
+
+train() { # SAVE_EVERY COPIES -- TRAINING...
+  # A platform that is named must be there; else JAX would train on the CPU if the TPU failed.
+  (cd tree && exec env JAX_PLATFORMS=tpu,cpu PYTHONUNBUFFERED=1 \
+    ../venv/bin/python -m grpo_jax.train "${@:4}" --workdir=../run) &
+  local training=$!
+  [ -z "$2" ] || until timeout "$1" tail -s 0.2 --pid=$training -f /dev/null; do
+    save_run "$2" || echo "launch_tpu: no copy to $2 this time; trying again in $1 s"
+  done
+  wait $training
+}
+
+# A VM that has the folder has a newer one than the bucket.
+load_run() { # COPIES
+  local there latest
+  [ -n "$1" ] && [ ! -d run ] || return 0
+  date | gcloud storage cp - "$1/started" --quiet || return # now, if the VM may not write there
+  there=$(gcloud storage ls "$1/") || return
+  [[ $there == */latest* ]] || return 0
+  mkdir -p run.part && latest=$(gcloud storage cat "$1/latest") &&
+    gcloud storage rsync "$1/$latest" run.part --recursive \
+      --delete-unmatched-destination-objects --quiet &&
+    echo "$latest" >job/latest && mv run.part run
+}
+
+# In turn to a and b: a copy that a preemption cut off is never the one a new VM starts from.
+save_run() { # COPIES
+  local copy=a
+  [ -d run ] || return 0
+  [ "$(cat job/latest 2>/dev/null)" != a ] || copy=b
+  gcloud storage rsync run "$1/$copy" --recursive --delete-unmatched-destination-objects \
+    --exclude='.*orbax-checkpoint-tmp.*' --quiet --no-user-output-enabled &&
+    echo $copy | gcloud storage cp - "$1/latest" --quiet --no-user-output-enabled &&
+    echo $copy >job/latest
+}
+
+worker_status() { # -- TRAINING...
+  if is_running; then
+    [ "$(cat job/command)" = "$(printf '%q ' "$@")" ] && echo "job running" || echo "job busy"
+  elif [ -f job/ended ]; then
+    echo "job ended $(cat job/ended)"
+  elif [ -f job/pid ]; then
+    echo "job gone"
+  else
+    echo "job new"
+  fi
+}
+
+# TICKET: the second run of one command would print again what was printed.
+worker_follow() { # TICKET BYTES_SEEN
+  [ "$(cat job/ticket 2>/dev/null)" != "$1" ] || return 0
+  echo "$1" >job/ticket
+  tail -c "+$(($2 + 1))" -s 0.2 -f --pid="$(cat job/pid)" job/log
+}
+
+case ${1:-} in
+  "" | -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+  worker) on_worker "${@:2}" ;;
+  *) launch "$@" ;;
+esac
