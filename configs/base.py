@@ -54,7 +54,6 @@ def get_config() -> ConfigDict:
   config.eval.levels = ()
   config.eval.every = 20  # steps; always also before the first and after the last
   config.eval.samples = 1  # answers a problem
-  config.eval.batch = 128  # problems asked at once
   config.eval.temperature = 0.6  # with top_p 0.8: the paper's evaluation
   config.eval.top_p = 0.8
   config.eval.top_k = 0
@@ -63,6 +62,7 @@ def get_config() -> ConfigDict:
   config.rollout = ConfigDict()
   config.rollout.problems = 32
   config.rollout.samples = 8  # G, rollouts a problem
+  config.rollout.rows_at_once = 32  # rollouts decoded together: the KV cache grows with it
   config.rollout.max_new_tokens = 8192
   config.rollout.temperature = 1.0
   config.rollout.top_p = 1.0
@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
   config.optimizer.b2 = 0.999
   config.optimizer.weight_decay = 0.01
   config.optimizer.max_grad_norm = 1.0
-  config.optimizer.microbatch = 32  # rows in one forward and backward pass
+  config.optimizer.microbatch = 8  # rows in one forward and backward pass
 
   # Supervised steps on worked solutions before the first rollout; models from scratch only.
   config.warm_start = ConfigDict()
@@ -117,6 +117,23 @@ def get_config() -> ConfigDict:
   config.log.groups = 4  # groups shown in one
   config.log.tensorboard = True
   return config
+
+
+def begin(arg: str | None, **defaults) -> tuple[ConfigDict, dict]:
+  """What every task config starts with: the defaults above under a method's row.
+
+  Args:
+    arg: what stands after the config file's name on the command line.
+    defaults: the arguments this task takes beside method, steps and seed, or other defaults.
+
+  Returns:
+    The config, and all arguments by name.
+  """
+  given = parse_arguments(arg, **({"method": "aper", "steps": 200, "seed": 0} | defaults))
+  config = get_config()
+  methods.apply(config, given["method"])
+  config.steps, config.seed = given["steps"], given["seed"]
+  return config, given
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
@@ -138,9 +155,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
   config.model.dtype = "float32"  # what a CPU is good at
   config.data.max_prompt_tokens = 192
   config.data.limit = 64
-  config.eval.limit = config.eval.batch = 8
+  config.eval.limit = 8
   config.eval.every = 3
-  config.rollout.problems, config.rollout.samples = 4, 4
+  config.rollout.problems, config.rollout.samples, config.rollout.rows_at_once = 4, 4, 8
   config.rollout.max_new_tokens = 32
   config.replay.capacity = 64
   config.replay.warmup_steps = 1

@@ -11,14 +11,11 @@ Not yet run at this size: what it costs and reaches will stand here once it was.
   weights under the real vocabulary: it checks the path, and learns nothing.
 """
 
-from configs import base, methods
+from configs import base
 
 
 def get_config(arg: str | None = None):
-  given = base.parse_arguments(arg, method="aper", steps=200, seed=0, shrunk=False)
-  config = base.get_config()
-  methods.apply(config, given["method"])
-  config.steps, config.seed = given["steps"], given["seed"]
+  config, given = base.begin(arg, shrunk=False)
   config.model.dtype = "bfloat16"
   config.model.remat = True
 

@@ -7,15 +7,11 @@ start on solutions full of mistakes, which teaches the form of an answer but not
 GRPO with rollout replay then learns that from rewards alone.
 """
 
-from configs import base, methods
+from configs import base
 
 
 def get_config(arg: str | None = None):
-  given = base.parse_arguments(arg, method="aper", steps=120, seed=0)
-  config = base.get_config()
-  methods.apply(config, given["method"])
-  config.steps, config.seed = given["steps"], given["seed"]
-
+  config, _ = base.begin(arg, steps=120)
   config.model.shape = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -36,12 +32,12 @@ def get_config(arg: str | None = None):
   config.data.max_prompt_tokens = 6
   config.data.limit = 2000
   config.eval.limit = 256
-  config.eval.batch = 256
   config.eval.temperature, config.eval.top_p = 1.0, 1.0
   config.eval.every = 10
 
   config.rollout.problems = 32
   config.rollout.samples = 8
+  config.rollout.rows_at_once = 256
   config.rollout.max_new_tokens = 26
 
   config.replay.capacity = 2048

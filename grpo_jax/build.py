@@ -71,12 +71,12 @@ def check(config: ConfigDict) -> Layout:
     "steps": config.steps,
     "rollout.problems": config.rollout.problems,
     "rollout.samples": config.rollout.samples,
+    "rollout.rows_at_once": config.rollout.rows_at_once,
     "rollout.max_new_tokens": config.rollout.max_new_tokens,
     "rollout.temperature": config.rollout.temperature,
     "optimizer.microbatch": config.optimizer.microbatch,
     "eval.every": config.eval.every,
     "eval.samples": config.eval.samples,
-    "eval.batch": config.eval.batch,
     "checkpoint.every": config.checkpoint.every,
     "log.rollouts_every": config.log.rollouts_every,
   }
@@ -92,7 +92,7 @@ def check(config: ConfigDict) -> Layout:
   layout = make_layout(**config.mesh)
   split_over_devices = {
     "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
-    "eval.batch x eval.samples": config.eval.batch * config.eval.samples,
+    "rollout.rows_at_once": config.rollout.rows_at_once,
     "optimizer.microbatch": config.optimizer.microbatch,
     "replay.capacity": config.replay.capacity if config.replay.ratio else 0,
   }
@@ -207,6 +207,7 @@ def make_questioners(
       task.tokenizer,
       verifier,
       prompts.problems,
+      rows_at_once=config.rollout.rows_at_once,
       max_prompt_tokens=config.data.max_prompt_tokens,
       max_new_tokens=config.rollout.max_new_tokens,
     )
@@ -216,7 +217,6 @@ def make_questioners(
     answerer(task.held_out),
     prompts=task.held_out.prompts,
     samples=config.eval.samples,
-    batch=config.eval.batch,
     seed=config.seed,
     how=decoding(
       config.eval.temperature, config.eval.top_k, config.eval.top_p, task.tokenizer.size

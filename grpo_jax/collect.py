@@ -137,7 +137,7 @@ def _describe(answers: Answers, reward_R, scored_R, advantage_R, keep_R) -> dict
     "rollout/kept": keep_R.mean(),
     "rollout/abs_advantage_mean": np.abs(advantage_R).mean(),
     "perf/sample_seconds": answers.sample_seconds,
-    "perf/verify_seconds": answers.verify_seconds,
+    "perf/verify_exposed_seconds": answers.verify_seconds,
     "perf/tokens_per_second": lengths.sum() / answers.sample_seconds,
   }
 

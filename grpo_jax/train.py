@@ -266,7 +266,7 @@ def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, 
   """Bytes on each device of what lives through a step, and a note on some of them."""
   params = abstract_params(parts.model)
   state = abstract_state(params, parts.optimizer, parts.layout)
-  rows = config.rollout.problems * config.rollout.samples
+  rows = config.rollout.rows_at_once
   length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
   sizes = {
     "parameters": bytes_per_device(params),

@@ -6,8 +6,8 @@ import pathlib
 # Eight CPU devices, so that every test of sharding runs on any machine.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# XLA reads this as the size of its thread pool. Each simulated device holds a thread while it waits
-# for the others; with as many threads as devices, a second program in flight can stop both for ever.
+# XLA reads this as the size of its thread pool. A simulated device holds a thread while it waits
+# for the others: with only as many threads as devices, two programs in flight can stop each other.
 os.environ.setdefault("NPROC", "32")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Many tests compile the same tiny programs; once a machine is enough.

@@ -80,14 +80,23 @@ class VerifierPool:
     """Checks one completion in the background."""
     return self._submit([_Task(completion, gold)])[0]
 
+  def submit_all(
+    self, completions: Sequence[str], golds: Sequence[str]
+  ) -> "list[Future[Verdict]]":
+    """Checks completions in the background; one future for each, in their order.
+
+    Raises:
+      ValueError: not as many golds as completions.
+    """
+    return self._submit([_Task(*pair) for pair in zip(completions, golds, strict=True)])
+
   def verify_all(self, completions: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
     """Verdicts in the order of the completions, one for each.
 
     Raises:
       ValueError: not as many golds as completions.
     """
-    tasks = [_Task(*pair) for pair in zip(completions, golds, strict=True)]
-    return [verdict.result() for verdict in self._submit(tasks)]
+    return [verdict.result() for verdict in self.submit_all(completions, golds)]
 
   def close(self) -> None:
     """Ends all worker processes; what is not yet checked is UNSCORED."""
