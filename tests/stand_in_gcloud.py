@@ -138,14 +138,16 @@ def ssh(name: str, flags: dict) -> None:
   if fault == "silent":
     return
   run = start_command(name, flags["command"])
+  signal.signal(signal.SIGTERM, lambda *_: end_connection(run))
   if fault in ("preempt", "reboot"):
     wait_for(lambda: copied_step(name) >= 2)
-    end_machine(name, run, fault)
+    end_connection(run)
+    end_machine(name, fault)
     fail("ERROR: [ssh] exited with return code [255].")
   if fault == "break":  # the connection does; gcloud then runs the same command again
     wait_for(lambda: copied_step(name) >= 2)
     time.sleep(0.5)
-    run.kill()
+    end_connection(run)
     run = start_command(name, flags["command"])
   sys.exit(run.wait())
 
@@ -158,12 +160,19 @@ def verb_of(command: str) -> str:
 
 def start_command(name: str, command: str) -> subprocess.Popen:
   home = CLOUD / "vms" / name
-  return subprocess.Popen(["bash", "-c", command], cwd=home, env=os.environ | {"HOME": str(home)})
+  environment = os.environ | {"HOME": str(home)}
+  return subprocess.Popen(
+    ["bash", "-c", command], cwd=home, env=environment, start_new_session=True
+  )
 
 
-def end_machine(name: str, run: subprocess.Popen, how: str) -> None:
+def end_connection(run: subprocess.Popen) -> None:
+  """Ends the command with its children, for one that lived on would keep the output open."""
+  os.killpg(run.pid, signal.SIGKILL)
+
+
+def end_machine(name: str, how: str) -> None:
   kill_job(name)
-  run.kill()
   if how == "preempt":
     shutil.rmtree(CLOUD / "vms" / name)
     write("nodes", name, read("nodes", name) | {"state": "PREEMPTED"})

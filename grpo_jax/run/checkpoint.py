@@ -201,16 +201,12 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
 
 def _bit_sums(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
   """A checksum of each array: a changed bit on the disk would otherwise go unnoticed."""
-  return {path: int(total) for path, total in jax.device_get(_sum_all(dict(leaves))).items()}
+  # One at a time: sums over devices that are in flight together can wait for each other for ever
+  # where the devices are threads of a few cores.
+  return {path: int(_bit_sum(leaf)) for path, leaf in leaves.items()}
 
 
 @jax.jit
-def _sum_all(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-  """One program for all arrays: many small ones, each summing over devices, can wait for each
-  other for ever where the devices are threads of a few cores."""
-  return {path: _bit_sum(leaf) for path, leaf in leaves.items()}
-
-
 def _bit_sum(leaf: jax.Array) -> jax.Array:
   """The sum of the bits of an array read as unsigned integers, modulo 2^32: uint32[].
 
