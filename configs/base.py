@@ -62,7 +62,8 @@ def get_config() -> ConfigDict:
   config.rollout = ConfigDict()
   config.rollout.problems = 32
   config.rollout.samples = 8  # G, rollouts a problem
-  config.rollout.rows_at_once = 32  # rollouts decoded together: the KV cache grows with it
+  config.rollout.slots = 32  # rollouts decoded together: the KV cache grows with it
+  config.rollout.burst = 16  # tokens between two refills of slots whose rollouts have ended
   config.rollout.max_new_tokens = 8192
   config.rollout.temperature = 1.0
   config.rollout.top_p = 1.0
@@ -157,7 +158,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
   config.data.limit = 64
   config.eval.limit = 8
   config.eval.every = 3
-  config.rollout.problems, config.rollout.samples, config.rollout.rows_at_once = 4, 4, 8
+  config.rollout.problems, config.rollout.samples, config.rollout.slots = 4, 4, 8
   config.rollout.max_new_tokens = 32
   config.replay.capacity = 64
   config.replay.warmup_steps = 1

@@ -37,7 +37,8 @@ def get_config(arg: str | None = None):
 
   config.rollout.problems = 32
   config.rollout.samples = 8
-  config.rollout.rows_at_once = 256
+  config.rollout.slots = 256
+  config.rollout.burst = 26
   config.rollout.max_new_tokens = 26
 
   config.replay.capacity = 2048

@@ -71,7 +71,8 @@ def check(config: ConfigDict) -> Layout:
     "steps": config.steps,
     "rollout.problems": config.rollout.problems,
     "rollout.samples": config.rollout.samples,
-    "rollout.rows_at_once": config.rollout.rows_at_once,
+    "rollout.slots": config.rollout.slots,
+    "rollout.burst": config.rollout.burst,
     "rollout.max_new_tokens": config.rollout.max_new_tokens,
     "rollout.temperature": config.rollout.temperature,
     "optimizer.microbatch": config.optimizer.microbatch,
@@ -92,7 +93,7 @@ def check(config: ConfigDict) -> Layout:
   layout = make_layout(**config.mesh)
   split_over_devices = {
     "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
-    "rollout.rows_at_once": config.rollout.rows_at_once,
+    "rollout.slots": config.rollout.slots,
     "optimizer.microbatch": config.optimizer.microbatch,
     "replay.capacity": config.replay.capacity if config.replay.ratio else 0,
   }
@@ -162,7 +163,12 @@ def build(
 ) -> Parts:
   """Compiles nothing yet; loads nothing but the KL reference."""
   layout = model.layout
-  sampler = Sampler(model, max_new_tokens=config.rollout.max_new_tokens)
+  sampler = Sampler(
+    model,
+    slots=config.rollout.slots,
+    max_new_tokens=config.rollout.max_new_tokens,
+    burst=config.rollout.burst,
+  )
   optimizer = make_optimizer(
     learning_rate=config.optimizer.learning_rate,
     warmup_steps=config.optimizer.warmup_steps,
@@ -207,7 +213,6 @@ def make_questioners(
       task.tokenizer,
       verifier,
       prompts.problems,
-      rows_at_once=config.rollout.rows_at_once,
       max_prompt_tokens=config.data.max_prompt_tokens,
       max_new_tokens=config.rollout.max_new_tokens,
     )

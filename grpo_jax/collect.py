@@ -105,8 +105,8 @@ def rollout_entries(fresh: Fresh, problems: ProblemSet, groups: int) -> list[Rol
       reward=float(fresh.reward_R[r]),
       advantage=float(fresh.advantage_R[r]),
       verdict=f"{answers.verdicts[r].outcome.value}: {answers.verdicts[r].reason}",
-      length=int(answers.completion_len_R[r]),
-      finish_reason="stop" if answers.finish_R[r] == Finish.EOS else "length",
+      length=int(answers.samples.completion_len_R[r]),
+      finish_reason="stop" if answers.samples.finish_R[r] == Finish.EOS else "length",
     )
     for r in shown
   ]
@@ -117,7 +117,7 @@ def _describe(answers: Answers, reward_R, scored_R, advantage_R, keep_R) -> dict
   outcomes = [verdict.outcome for verdict in answers.verdicts]
   right_R = np.array([outcome is Outcome.RIGHT for outcome in outcomes])
   by_group = [right_R[answers.group_R == g] for g in np.unique(answers.group_R)]
-  lengths = answers.completion_len_R
+  lengths = answers.samples.completion_len_R
   rewards = reward_R[scored_R]
   return {
     "reward/mean": _mean(rewards),
@@ -133,7 +133,7 @@ def _describe(answers: Answers, reward_R, scored_R, advantage_R, keep_R) -> dict
     "rollout/length_max": lengths.max(),
     "rollout/length_right_mean": _mean(lengths[right_R]),
     "rollout/length_wrong_mean": _mean(lengths[~right_R]),
-    "rollout/truncated": np.mean(answers.finish_R == Finish.LENGTH),
+    "rollout/truncated": np.mean(answers.samples.finish_R == Finish.LENGTH),
     "rollout/kept": keep_R.mean(),
     "rollout/abs_advantage_mean": np.abs(advantage_R).mean(),
     "perf/sample_seconds": answers.sample_seconds,

@@ -77,14 +77,37 @@ def _allowed_logits(logits_BV, how: Decoding, must_keep_BV) -> jax.Array:
 
 def _lowest_kept(scaled_BV: jax.Array, how: Decoding) -> jax.Array:
   """The smallest logit [B, 1] inside top-k and top-p. Equal logits are kept or dropped together, so
-  the set does not depend on the order of a sort."""
+  the set does not depend on an order among them.
+
+  Nothing is sorted: a threshold is found bit by bit, in 32 sums over the vocabulary. It is the same
+  set a sort would find, for a small part of a sort's time at 151,936 ids.
+  """
+  bits_BV = _ordered_bits(scaled_BV)
   V = scaled_BV.shape[-1]
-  sorted_BV = -jnp.sort(-scaled_BV, axis=-1)
   k = jnp.where(how.top_k > 0, jnp.minimum(how.top_k, V), V)
-  in_top_k_BV = jnp.arange(V)[None, :] < k
-  probs_BV = jax.nn.softmax(jnp.where(in_top_k_BV, sorted_BV, -jnp.inf), axis=-1)
-  # A token belongs to the nucleus while the tokens before it have not reached top_p.
-  before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-  kept_B = jnp.sum(in_top_k_BV & (before_BV < how.top_p), axis=-1)
-  last_B1 = jnp.maximum(kept_B - 1, 0)[:, None]
-  return jnp.take_along_axis(sorted_BV, last_B1, axis=-1)
+  at_top_k_B = _highest_threshold(bits_BV, jnp.ones_like(scaled_BV), k)
+  in_top_k_BV = bits_BV >= at_top_k_B[:, None]
+  probs_BV = jax.nn.softmax(jnp.where(in_top_k_BV, scaled_BV, -jnp.inf), axis=-1)
+  at_top_p_B = _highest_threshold(bits_BV, probs_BV, how.top_p)
+  floor_B = jnp.minimum(jnp.maximum(at_top_k_B, at_top_p_B), bits_BV.max(axis=-1))
+  kept_BV = bits_BV >= floor_B[:, None]
+  return jnp.min(jnp.where(kept_BV, scaled_BV, jnp.inf), axis=-1, keepdims=True)
+
+
+def _highest_threshold(bits_BV: jax.Array, weight_BV: jax.Array, target: jax.Array) -> jax.Array:
+  """The largest t, uint32 [B], for which the weights where bits >= t still add up to the target."""
+
+  def narrow(i, t_B):
+    higher_B = t_B | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+    weight_B = jnp.sum(jnp.where(bits_BV >= higher_B[:, None], weight_BV, 0.0), axis=-1)
+    return jnp.where(weight_B >= target, higher_B, t_B)
+
+  return jax.lax.fori_loop(0, 32, narrow, jnp.zeros(bits_BV.shape[0], jnp.uint32))
+
+
+def _ordered_bits(x: jax.Array) -> jax.Array:
+  """float32 to uint32 of the same order: negative numbers have their bits flipped, others the sign
+  bit set."""
+  bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+  sign = jnp.uint32(1 << 31)
+  return jnp.where(bits >= sign, ~bits, bits | sign)

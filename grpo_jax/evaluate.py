@@ -35,6 +35,6 @@ def evaluate(
     "eval/accuracy": by_problem.mean(),
     "eval/accuracy_stderr": by_problem.std() / np.sqrt(len(prompts)),
     f"eval/pass_at_{samples}": right_NS.any(axis=1).mean(),
-    "eval/truncated": np.mean(answers.finish_R == Finish.LENGTH),
-    "eval/length_mean": answers.completion_len_R.mean(),
+    "eval/truncated": np.mean(answers.samples.finish_R == Finish.LENGTH),
+    "eval/length_mean": answers.samples.completion_len_R.mean(),
   }

@@ -204,8 +204,8 @@ def add_cost(
   cost = cost.sampled(
     parameters=parameters,
     rollouts=len(answers.texts),
-    prompt_tokens=answers.prompt_len_R[first_of_group].sum(),
-    generated_tokens=answers.completion_len_R.sum(),
+    prompt_tokens=answers.samples.prompt_len_R[first_of_group].sum(),
+    generated_tokens=answers.samples.completion_len_R.sum(),
   )
   cost = cost.trained(
     parameters=parameters,
@@ -266,7 +266,7 @@ def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, 
   """Bytes on each device of what lives through a step, and a note on some of them."""
   params = abstract_params(parts.model)
   state = abstract_state(params, parts.optimizer, parts.layout)
-  rows = config.rollout.rows_at_once
+  rows = config.rollout.slots
   length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
   sizes = {
     "parameters": bytes_per_device(params),
@@ -275,7 +275,7 @@ def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, 
     "sampling weights": bytes_per_device(params) * parts.model.dtype.itemsize // 4,
     "KV cache": cache_bytes_per_device(parts.model, rows, length),
   }
-  notes = {"KV cache": f"{rows:,} rows x {length:,} tokens"}
+  notes = {"KV cache": f"{rows:,} slots x at most {length:,} tokens"}
   if parts.reference is not None:
     sizes["KL reference"] = bytes_per_device(params)
   if parts.replay is not None:

@@ -23,31 +23,30 @@ HOT = decoding(3.0, 0, 1.0, TOKENIZER.size)
 
 @pytest.fixture(scope="module")
 def ask():
-  """ask(copies, rows_at_once) -> Answers of random weights."""
+  """ask(prompts, copies, slots) -> Answers of random weights."""
   config = Qwen3Config(
     vocab_size=TOKENIZER.size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
     num_attention_heads=2, num_key_value_heads=1, head_dim=8, rope_theta=1e4,
   )  # fmt: skip
   model = Qwen3(config, make_layout(devices=jax.devices()[:1]))
-  sampler = Sampler(model, max_new_tokens=8)
-  prepared = sampler.prepare(init_params(model, jax.random.key(0)))
+  params = init_params(model, jax.random.key(0))
   with VerifierPool(1) as verifier:
 
-    def ask(prompts, copies, rows_at_once):
+    def ask(prompts, copies, slots):
+      sampler = Sampler(model, slots=slots, max_new_tokens=8, burst=3)
       answerer = Answerer(
-        sampler, TOKENIZER, verifier, PROBLEMS,
-        rows_at_once=rows_at_once, max_prompt_tokens=6, max_new_tokens=8,
-      )  # fmt: skip
-      return answerer(prepared, prompts, np.array(copies), jax.random.key(1), HOT)
+        sampler, TOKENIZER, verifier, PROBLEMS, max_prompt_tokens=6, max_new_tokens=8
+      )
+      return answerer(sampler.prepare(params), prompts, np.array(copies), jax.random.key(1), HOT)
 
     yield ask
 
 
-@pytest.mark.parametrize("rows_at_once", [2, 4, 5, 16])
-def test_batches_change_no_answer(ask, rows_at_once):
-  """Uneven groups, batches that cut through them, and a last batch that is not full."""
+@pytest.mark.parametrize("slots", [2, 5, 16])
+def test_slots_change_no_answer(ask, slots):
+  """Uneven groups, an empty one, fewer slots than rollouts and more."""
   copies = [3, 1, 4, 0, 2]
-  whole, parts = ask(PROMPTS, copies, 10), ask(PROMPTS, copies, rows_at_once)
+  whole, parts = ask(PROMPTS, copies, 10), ask(PROMPTS, copies, slots)
   assert parts.texts == whole.texts
   assert len(set(whole.texts)) == 10, "equal answers would agree in any order"
   np.testing.assert_array_equal(parts.samples.tokens_RT, whole.samples.tokens_RT)

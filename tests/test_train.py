@@ -29,8 +29,8 @@ def tiny(**changes):
   config.warm_start.steps, config.warm_start.learning_rate = 120, 1e-2
   config.model.shape.update(hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=16)
   config.data.levels = config.eval.levels = (1,)
-  config.data.limit, config.eval.limit = 48, 20  # the last batch of an exam is not full
-  config.rollout.problems, config.rollout.samples, config.rollout.rows_at_once = 4, 4, 8
+  config.data.limit, config.eval.limit = 48, 20
+  config.rollout.problems, config.rollout.samples, config.rollout.slots = 4, 4, 8
   config.replay.capacity, config.replay.warmup_steps = 32, 1
   config.optimizer.microbatch = 8
   config.eval.every, config.checkpoint.every, config.log.rollouts_every = 3, 3, 2
@@ -134,7 +134,7 @@ BAD = {
   "no problems": ({"data.limit": 0}, "count is 0"),
   "a level that does not exist": ({"data.levels": (9,)}, "level 9"),
   "batches that do not divide": ({"rollout.problems": 3, "rollout.samples": 3}, "8 devices"),
-  "decoding that does not divide": ({"rollout.rows_at_once": 12}, "16 would"),
+  "decoding that does not divide": ({"rollout.slots": 12}, "16 would"),
   "a store that does not divide": ({"replay.capacity": 31}, "32 would"),
   "a mesh that does not fit": ({"mesh.tensor": 3}, "does not fit 8 device"),
   "a vocabulary that does not split": ({"mesh.tensor": 4, "mesh.fsdp": 2}, "vocab_size=18"),

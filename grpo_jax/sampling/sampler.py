@@ -1,12 +1,23 @@
 """Prompts in, completions out, with the log-probabilities they were drawn with.
 
-One compiled program: each prompt is prefilled once and its cache given to all rollouts that share
-it, then a `while_loop` decodes one token a row until every row has ended. What is data stays data:
-temperature, top-k, top-p, end-of-sequence ids, keys, lengths and limits are arrays, so none of them
-compiles anything again.
+A fixed number of decode slots works through a queue of rollouts. A prompt is prefilled once and its
+keys and values are copied into the slots of all its rollouts; slots decode together in bursts of a
+few tokens on the device; between bursts, finished rollouts are handed out and their slots refilled.
+So no slot decodes padding behind a short answer for longer than one burst, the cache is as long as
+the longest rollout alive and no longer, and the host is asked once a burst, not once a token.
+
+A rollout's tokens depend on its key, its prompt and the policy alone: not on its slot, its
+neighbours, the order of refills or the number of devices.
+
+What is data stays data: temperature, top-k, top-p, end-of-sequence ids, keys, limits and group
+sizes are arrays, so none of them compiles anything again. Lengths come in buckets, each compiled
+once.
 """
 
+import collections
+import dataclasses
 import functools
+from collections.abc import Iterator
 
 import flax.struct
 import jax
@@ -15,70 +26,186 @@ import numpy as np
 
 from grpo_jax import distribution
 from grpo_jax.distribution import Decoding
-from grpo_jax.model.qwen3 import Cache, LayerCache, Params, Qwen3, empty_cache, split_layers
+from grpo_jax.model.qwen3 import Cache, Params, Qwen3, empty_cache, split_layers
 from grpo_jax.records import Finish, Samples
 
+SMALLEST_BUCKET = 16
 
-@flax.struct.dataclass
+
+@dataclasses.dataclass(frozen=True)
 class Requests:
-  """What to sample: R rollouts over N prompts; groups may be uneven."""
+  """What to sample, on the host: R rollouts over N prompts. Groups may be uneven; rollouts of one
+  prompt stand next to each other, or it is prefilled again."""
 
-  prompts_NP: jax.Array  # int32, right-padded
-  prompt_len_N: jax.Array  # int32
-  prompt_of_R: jax.Array  # int32, which prompt each rollout continues
-  limit_R: jax.Array  # int32, most new tokens of each rollout; at least 1
+  prompts: list[np.ndarray]  # int32 token ids
+  prompt_of_R: np.ndarray  # int32, which prompt each rollout continues
+  limit_R: np.ndarray  # int32, most new tokens of each rollout, at least 1
   keys_R: jax.Array  # one random key a rollout
 
 
-@flax.struct.dataclass
-class _Decoding:
-  """State of the decode loop after `count` tokens a row."""
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """Completions that ended in the last burst, on the host."""
 
-  count: jax.Array  # int32 scalar
-  hidden_RD: jax.Array  # of each row's last token: the next token is drawn from it
-  cache: Cache
-  tokens_RN: jax.Array
-  logp_RN: jax.Array
-  length_R: jax.Array  # tokens of the completion so far, frozen once a row has ended
-  finish_R: jax.Array
-  done_R: jax.Array
+  rollout_F: np.ndarray  # which of the R rollouts each is
+  tokens: list[np.ndarray]  # int32, the completion; an end-of-sequence id is its last token
+  behaviour_logp: list[np.ndarray]  # float32, of each token
+  finish_F: np.ndarray  # of records.Finish
+
+
+@flax.struct.dataclass
+class _Prefilled:
+  """Prompts that have been read: n of them, padded to one length P."""
+
+  cache: Cache  # [n, K, P, h] a layer
+  hidden_nD: jax.Array  # of each prompt's last token
+  length_n: jax.Array
+
+
+@flax.struct.dataclass
+class _Slots:
+  """B decode slots. A slot that is done waits to be emptied and refilled."""
+
+  cache: Cache  # [B, K, S, h] a layer
+  hidden_BD: jax.Array  # of each row's last token: the next one is drawn from it
+  position_B: jax.Array  # int32, tokens so far, prompt included
+  count_B: jax.Array  # int32, tokens of the completion so far
+  limit_B: jax.Array
+  keys_B: jax.Array
+  done_B: jax.Array
+  finish_B: jax.Array
+  tokens_BN: jax.Array  # the completion
+  logp_BN: jax.Array
 
 
 class Sampler:
   """Compiles sampling for a model; holds no parameters and no random state."""
 
-  def __init__(self, model: Qwen3, *, max_new_tokens: int):
+  def __init__(
+    self, model: Qwen3, *, slots: int, max_new_tokens: int, burst: int = 16, prefill: int = 8
+  ):
     """
     Args:
       model: the trained module; sampling uses its unrolled twin.
-      max_new_tokens: N, the size of the decode buffers; a row's own limit may be smaller.
+      slots: B, rollouts decoded together; a multiple of the devices a batch is split over.
+      max_new_tokens: N, the longest completion; a rollout's own limit may be smaller.
+      burst: tokens between two looks of the host.
+      prefill: prompts read together.
     """
-    self._model = model.clone(scan_layers=False, remat=False)
-    self.prepare = jax.jit(functools.partial(_prepare, self._model))
-    # Rollouts are split over devices; prompts, fewer and of any number, are given to all.
+    self._model = model = model.clone(scan_layers=False, remat=False)
+    self._slots, self._max_new_tokens = slots, max_new_tokens
+    self._burst_tokens, self._prompts = burst, prefill
+    # Slots are split over devices; prompts, few at a time, are given to all.
     every, by_row = model.layout.replicated, model.layout.sharding("batch")
-    self._generate = jax.jit(
-      functools.partial(_generate, self._model, max_new_tokens),
-      in_shardings=(None, Requests(every, every, by_row, by_row, by_row), every, every),
-      out_shardings=by_row,
+    in_slots = _Slots(model.layout.sharding("batch", "kv_heads"), *[by_row] * 9)
+    in_prefill = _Prefilled(model.layout.sharding(None, "kv_heads"), every, every)
+    self.prepare = jax.jit(functools.partial(_prepare, model))
+    self._prefill = jax.jit(
+      functools.partial(_prefill, model),
+      in_shardings=(None, every, every),
+      out_shardings=in_prefill,
+    )
+    self._empty = jax.jit(
+      functools.partial(_empty, model, slots, max_new_tokens),
+      static_argnums=0,
+      out_shardings=in_slots,
+    )
+    self._insert = jax.jit(
+      _insert,
+      donate_argnums=0,
+      in_shardings=(in_slots, in_prefill, by_row, by_row, by_row),
+      out_shardings=in_slots,
+    )
+    self._grow = jax.jit(
+      _grow, static_argnums=1, donate_argnums=0, in_shardings=in_slots, out_shardings=in_slots
+    )
+    self._burst = jax.jit(
+      functools.partial(_burst, model, burst),
+      donate_argnums=1,
+      in_shardings=(None, in_slots, every, every),
+      out_shardings=in_slots,
     )
 
-  def generate(
-    self, prepared: Params, requests: Requests, how: Decoding, eos_ids_E: jax.Array
-  ) -> Samples:
-    """Samples all requests.
+  def stream(
+    self, prepared: Params, requests: Requests, how: Decoding, eos_ids_E: np.ndarray
+  ) -> Iterator[Finished]:
+    """Samples all requests and yields them as they finish.
 
     Args:
       prepared: `self.prepare(params)`: per-layer parameters in the compute dtype, made once a
         sampling phase.
       requests: what to sample.
       how: temperature and filters.
-      eos_ids_E: int32; any of these ends a row and is the last token of its completion.
-
-    Returns:
-      Samples with T = P + N columns.
+      eos_ids_E: int32; any of these ends a rollout.
     """
-    return self._generate(prepared, requests, how, eos_ids_E)
+    prompt_len_N = np.array([len(prompt) for prompt in requests.prompts], np.int32)
+    padded = bucket(prompt_len_N.max())
+    waiting = collections.deque(range(len(requests.prompt_of_R)))
+    rollout_B = np.full(self._slots, -1)
+    position_B = np.zeros(self._slots, np.int32)
+    window, length = None, bucket(padded + self._burst_tokens)
+    slots = self._empty(length)
+
+    while waiting or (rollout_B >= 0).any():
+      for window_index, chosen in self._assign(waiting, rollout_B, requests):
+        if window is None or window[0] != window_index:
+          window = window_index, self._read(prepared, requests, window_index, padded)
+        slots = self._fill(slots, window, chosen, requests, position_B, prompt_len_N)
+      needed = bucket(position_B[rollout_B >= 0].max() + self._burst_tokens)
+      if needed > length:
+        slots, length = self._grow(slots, needed), needed
+      slots = self._burst(prepared, slots, how, eos_ids_E)
+      done_B, position_B = jax.device_get((slots.done_B, slots.position_B))
+      position_B = np.array(position_B)
+      ended = np.flatnonzero(done_B & (rollout_B >= 0))
+      if len(ended):
+        yield _finished(slots, ended, rollout_B[ended])
+        rollout_B[ended] = -1
+
+  def compiled_programs(self) -> int:
+    """How many programs sampling has compiled so far; new settings must not raise it."""
+    programs = (self._prefill, self._empty, self._insert, self._grow, self._burst)
+    return sum(program._cache_size() for program in programs)
+
+  def _assign(self, waiting, rollout_B, requests) -> Iterator[tuple[int, dict[int, int]]]:
+    """Gives free slots to waiting rollouts: yields, for each window of prompts, slot -> rollout."""
+    chosen: dict[int, dict[int, int]] = {}
+    for slot in np.flatnonzero(rollout_B < 0):
+      if not waiting:
+        break
+      rollout = waiting.popleft()
+      rollout_B[slot] = rollout
+      window = int(requests.prompt_of_R[rollout]) // self._prompts
+      chosen.setdefault(window, {})[int(slot)] = rollout
+    yield from chosen.items()
+
+  def _read(self, prepared, requests: Requests, window: int, padded: int) -> _Prefilled:
+    """Prefills a window of prompts; the last window is filled up with its first prompt."""
+    prompts = requests.prompts[window * self._prompts :][: self._prompts]
+    prompts = prompts + prompts[:1] * (self._prompts - len(prompts))
+    tokens_nP, length_n = pad_prompts(prompts, padded)
+    return self._prefill(prepared, tokens_nP, length_n)
+
+  def _fill(self, slots, window, chosen, requests, position_B, prompt_len_N) -> _Slots:
+    """Puts rollouts into their slots."""
+    source_B = np.full(self._slots, -1, np.int32)
+    rollout_B = np.zeros(self._slots, np.int32)
+    for slot, rollout in chosen.items():
+      prompt = requests.prompt_of_R[rollout]
+      source_B[slot] = prompt - window[0] * self._prompts
+      rollout_B[slot] = rollout
+      position_B[slot] = prompt_len_N[prompt]
+    limit_B = np.minimum(requests.limit_R, self._max_new_tokens)[rollout_B].astype(np.int32)
+    return self._insert(slots, window[1], source_B, limit_B, requests.keys_R[rollout_B])
+
+
+def bucket(length: int) -> int:
+  """The next length up of 16, 24, 32, 48, 64, 96, ...: a third is wasted at most, a quarter or so
+  on average, and a cache that doubles compiles two programs."""
+  size = SMALLEST_BUCKET
+  while size < length:
+    size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+  return size
 
 
 def pad_prompts(prompts: list[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,108 +216,152 @@ def pad_prompts(prompts: list[np.ndarray], length: int) -> tuple[np.ndarray, np.
   return tokens_NP, np.array([len(prompt) for prompt in prompts], np.int32)
 
 
+def collect_samples(requests: Requests, parts: list[Finished], length: int) -> Samples:
+  """All completions of `requests` in their order, each packed behind its prompt: numpy [R, T]."""
+  R = len(requests.prompt_of_R)
+  tokens_RT = np.zeros((R, length), np.int32)
+  logp_RT = np.zeros((R, length), np.float32)
+  prompt_len_R = np.array([len(requests.prompts[n]) for n in requests.prompt_of_R], np.int32)
+  completion_len_R, finish_R = np.zeros(R, np.int32), np.zeros(R, np.int32)
+  for row, n in enumerate(requests.prompt_of_R):
+    tokens_RT[row, : prompt_len_R[row]] = requests.prompts[n]
+  for part in parts:
+    rows = zip(part.rollout_F, part.tokens, part.behaviour_logp, part.finish_F, strict=True)
+    for row, tokens, logp, finish in rows:
+      place = slice(prompt_len_R[row], prompt_len_R[row] + len(tokens))
+      tokens_RT[row, place], logp_RT[row, place] = tokens, logp
+      completion_len_R[row], finish_R[row] = len(tokens), finish
+  return Samples(tokens_RT, prompt_len_R, completion_len_R, logp_RT, finish_R)
+
+
+def _finished(slots: _Slots, ended: np.ndarray, rollout_F: np.ndarray) -> Finished:
+  count_B, tokens_BN, logp_BN, finish_B = jax.device_get(
+    (slots.count_B, slots.tokens_BN, slots.logp_BN, slots.finish_B)
+  )
+  return Finished(
+    rollout_F=rollout_F,
+    tokens=[tokens_BN[slot, : count_B[slot]] for slot in ended],
+    behaviour_logp=[logp_BN[slot, : count_B[slot]] for slot in ended],
+    finish_F=finish_B[ended],
+  )
+
+
+# ------------------------------------------------------------------------- compiled programs
+
+
 def _prepare(model: Qwen3, params: Params) -> Params:
   return split_layers(jax.tree.map(lambda leaf: leaf.astype(model.dtype), params))
 
 
-def _generate(model: Qwen3, max_new_tokens: int, params, requests, how, eos_ids_E) -> Samples:
-  with jax.named_scope("prefill"):
-    hidden_RD, cache = _prefill(model, params, requests, max_new_tokens)
-  with jax.named_scope("decode"):
-    end = _decode(model, max_new_tokens, params, requests, how, eos_ids_E, hidden_RD, cache)
-  return _pack(requests, end)
+@jax.named_scope("prefill")
+def _prefill(model: Qwen3, params: Params, tokens_nP: jax.Array, length_n: jax.Array):
+  """Reads prompts; only the last token's state is kept, so no logits are formed here."""
+  n, P = tokens_nP.shape
+  positions_nP = jnp.broadcast_to(jnp.arange(P), (n, P))
+  cache = empty_cache(model.config, model.layout, n, P, model.dtype)
+  hidden_nPD, cache = model.apply({"params": params}, tokens_nP, positions_nP, None, cache)
+  last_n11 = (length_n - 1)[:, None, None]
+  hidden_nD = jnp.take_along_axis(hidden_nPD, last_n11, axis=1)[:, 0]
+  return _Prefilled(cache, hidden_nD, length_n)
 
 
-def _prefill(model: Qwen3, params, requests: Requests, max_new_tokens: int):
-  """Runs each prompt once; returns last hidden states and caches, repeated for its rollouts."""
-  N, P = requests.prompts_NP.shape
-  positions_NP = jnp.broadcast_to(jnp.arange(P), (N, P))
-  cache = empty_cache(model.config, model.layout, N, P, model.dtype)
-  hidden_NPD, cache = model.apply(
-    {"params": params}, requests.prompts_NP, positions_NP, None, cache
+def _empty(model: Qwen3, slots: int, max_new_tokens: int, length: int) -> _Slots:
+  """Slots that are all done: nothing is decoded in them until they are filled."""
+  zeros_B = jnp.zeros(slots, jnp.int32)
+  return _Slots(
+    cache=empty_cache(model.config, model.layout, slots, length, model.dtype),
+    hidden_BD=jnp.zeros((slots, model.config.hidden_size), model.dtype),
+    position_B=zeros_B,
+    count_B=zeros_B,
+    limit_B=zeros_B,
+    keys_B=jax.random.split(jax.random.key(0), slots),
+    done_B=jnp.ones(slots, bool),
+    finish_B=zeros_B,
+    tokens_BN=jnp.zeros((slots, max_new_tokens), jnp.int32),
+    logp_BN=jnp.zeros((slots, max_new_tokens), jnp.float32),
   )
-  last_N11 = (requests.prompt_len_N - 1)[:, None, None]
-  hidden_ND = jnp.take_along_axis(hidden_NPD, last_N11, axis=1)[:, 0]
-
-  def for_rollouts(x_NKPh):
-    x_RKSh = jnp.pad(x_NKPh[requests.prompt_of_R], ((0, 0), (0, 0), (0, max_new_tokens), (0, 0)))
-    return model.layout.constrain(x_RKSh, "batch", "kv_heads", "length", "head_dim")
-
-  cache = tuple(LayerCache(for_rollouts(c.k_BKSh), for_rollouts(c.v_BKSh)) for c in cache)
-  return hidden_ND[requests.prompt_of_R], cache
 
 
-def _decode(model, max_new_tokens, params, requests, how, eos_ids_E, hidden_RD, cache):
-  """Draws, records and feeds back one token a row until all rows have ended."""
-  R = requests.prompt_of_R.shape[0]
-  prompt_len_R = requests.prompt_len_N[requests.prompt_of_R]
-  limit_R = jnp.minimum(requests.limit_R, max_new_tokens)
+@jax.named_scope("insert")
+def _insert(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B) -> _Slots:
+  """Starts rollouts in the slots whose `source_B` names a prompt (-1: the slot goes on)."""
+  fresh_B = source_B >= 0
+  source_B = jnp.maximum(source_B, 0)
 
-  def unfinished(state: _Decoding):
-    return ~jnp.all(state.done_R)
+  def choose(new, old):
+    return jnp.where(fresh_B.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-  def step(state: _Decoding) -> _Decoding:
-    logits_RV = model.apply({"params": params}, state.hidden_RD, method="logits")
-    token_R, logp_R = _draw(requests.keys_R, state.count, logits_RV, how)
-    is_eos_R = jnp.any(token_R[:, None] == eos_ids_E[None, :], axis=-1)
-    length_R = state.length_R + ~state.done_R
-    position_R1 = (prompt_len_R + state.count)[:, None]
-    hidden_R1D, cache = model.apply(
-      {"params": params}, token_R[:, None], position_R1, None, state.cache
-    )
-    return _Decoding(
-      count=state.count + 1,
-      hidden_RD=hidden_R1D[:, 0],
-      cache=cache,
-      tokens_RN=_set_column(state.tokens_RN, token_R, state.count),
-      logp_RN=_set_column(state.logp_RN, logp_R, state.count),
-      length_R=length_R,
-      finish_R=jnp.where(~state.done_R & is_eos_R, Finish.EOS, state.finish_R),
-      done_R=state.done_R | is_eos_R | (length_R >= limit_R),
-    )
+  def copy(into_BKSh, from_nKPh):
+    P = from_nKPh.shape[2]
+    start = choose(from_nKPh[source_B], into_BKSh[:, :, :P])
+    return jax.lax.dynamic_update_slice(into_BKSh, start, (0, 0, 0, 0))
 
-  start = _Decoding(
-    count=jnp.int32(0),
-    hidden_RD=hidden_RD,
+  return slots.replace(
+    cache=jax.tree.map(copy, slots.cache, read.cache),
+    hidden_BD=choose(read.hidden_nD[source_B], slots.hidden_BD),
+    position_B=choose(read.length_n[source_B], slots.position_B),
+    count_B=choose(0, slots.count_B),
+    limit_B=choose(limit_B, slots.limit_B),
+    keys_B=jnp.where(fresh_B, keys_B, slots.keys_B),
+    done_B=choose(limit_B < 1, slots.done_B),
+    finish_B=choose(Finish.LENGTH, slots.finish_B),
+  )
+
+
+def _grow(slots: _Slots, length: int) -> _Slots:
+  """The same slots with a longer cache."""
+
+  def longer(x_BKSh):
+    return jnp.pad(x_BKSh, ((0, 0), (0, 0), (0, length - x_BKSh.shape[2]), (0, 0)))
+
+  return slots.replace(cache=jax.tree.map(longer, slots.cache))
+
+
+@jax.named_scope("decode")
+def _burst(model: Qwen3, steps: int, params: Params, slots: _Slots, how: Decoding, eos_ids_E):
+  """Decodes up to `steps` tokens in every slot that is not done; ends early when all are."""
+
+  def unfinished(carry):
+    step, slots = carry
+    return (step < steps) & ~jnp.all(slots.done_B)
+
+  def advance(carry):
+    step, slots = carry
+    return step + 1, _advance(model, params, slots, how, eos_ids_E)
+
+  return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), slots))[1]
+
+
+def _advance(model: Qwen3, params: Params, slots: _Slots, how: Decoding, eos_ids_E) -> _Slots:
+  """Draws one token a slot and feeds it back. Slots that are done compute, but change nothing that
+  is read later."""
+  logits_BV = model.apply({"params": params}, slots.hidden_BD, method="logits")
+  token_B, logp_B = _draw(slots.keys_B, slots.count_B, logits_BV, how)
+  going_B = ~slots.done_B
+  is_eos_B = jnp.any(token_B[:, None] == eos_ids_E[None, :], axis=-1)
+  hidden_B1D, cache = model.apply(
+    {"params": params}, token_B[:, None], slots.position_B[:, None], None, slots.cache
+  )
+  count_B = slots.count_B + going_B
+  # A column beyond the end is dropped: what a finished row wrote stays as it is.
+  rows_B = jnp.arange(len(going_B))
+  column_B = jnp.where(going_B, slots.count_B, slots.tokens_BN.shape[1])
+  return slots.replace(
     cache=cache,
-    tokens_RN=jnp.zeros((R, max_new_tokens), jnp.int32),
-    logp_RN=jnp.zeros((R, max_new_tokens), jnp.float32),
-    length_R=jnp.zeros(R, jnp.int32),
-    finish_R=jnp.full(R, Finish.LENGTH, jnp.int32),
-    done_R=limit_R < 1,
+    hidden_BD=hidden_B1D[:, 0],
+    position_B=slots.position_B + going_B,
+    count_B=count_B,
+    done_B=slots.done_B | is_eos_B | (count_B >= slots.limit_B),
+    finish_B=jnp.where(going_B & is_eos_B, Finish.EOS, slots.finish_B),
+    tokens_BN=slots.tokens_BN.at[rows_B, column_B].set(token_B, mode="drop"),
+    logp_BN=slots.logp_BN.at[rows_B, column_B].set(logp_B, mode="drop"),
   )
-  return jax.lax.while_loop(unfinished, step, start)
 
 
-def _draw(keys_R, count, logits_RV, how: Decoding) -> tuple[jax.Array, jax.Array]:
-  logp_RV = distribution.log_probs(logits_RV, how)
-  keys_R = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_R, count)
-  token_R = distribution.draw(keys_R, logp_RV, logits_RV, how)
-  logp_R = jnp.take_along_axis(logp_RV, token_R[:, None], axis=-1)[:, 0]
-  return token_R, jnp.where(how.temperature > 0, logp_R, 0.0)
-
-
-def _set_column(x_RN: jax.Array, value_R: jax.Array, column: jax.Array) -> jax.Array:
-  return jax.lax.dynamic_update_slice(x_RN, value_R[:, None], (0, column))
-
-
-def _pack(requests: Requests, end: _Decoding) -> Samples:
-  """Prompt and completion side by side from index 0, zeros after them."""
-  prompt_len_R = requests.prompt_len_N[requests.prompt_of_R]
-  prompts_RP = requests.prompts_NP[requests.prompt_of_R]
-  P, N = prompts_RP.shape[1], end.tokens_RN.shape[1]
-  index_1T = jnp.arange(P + N)[None, :]
-  place_RT = index_1T - prompt_len_R[:, None]
-  in_completion_RT = (place_RT >= 0) & (place_RT < end.length_R[:, None])
-  place_RT = jnp.clip(place_RT, 0, N - 1)
-  completion_RT = jnp.take_along_axis(end.tokens_RN, place_RT, axis=1)
-  logp_RT = jnp.take_along_axis(end.logp_RN, place_RT, axis=1)
-  prompts_RT = jnp.pad(prompts_RP, ((0, 0), (0, N)))
-  prompts_RT = jnp.where(index_1T < prompt_len_R[:, None], prompts_RT, 0)
-  return Samples(
-    tokens_RT=jnp.where(in_completion_RT, completion_RT, prompts_RT),
-    prompt_len_R=prompt_len_R,
-    completion_len_R=end.length_R,
-    behaviour_logp_RT=jnp.where(in_completion_RT, logp_RT, 0.0),
-    finish_R=end.finish_R,
-  )
+def _draw(keys_B, count_B, logits_BV, how: Decoding) -> tuple[jax.Array, jax.Array]:
+  """Tokens and their log-probabilities; the noise of token i of a rollout is its key's i-th."""
+  logp_BV = distribution.log_probs(logits_BV, how)
+  keys_B = jax.vmap(jax.random.fold_in)(keys_B, count_B)
+  token_B = distribution.draw(keys_B, logp_BV, logits_BV, how)
+  logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
+  return token_B, jnp.where(how.temperature > 0, logp_B, 0.0)

@@ -1,5 +1,8 @@
 """The sampler draws what it says it draws, and transformers agrees where it is deterministic."""
 
+import itertools
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from grpo_jax.model.sharding import make_layout
 from grpo_jax.model.weights import load_params
 from grpo_jax.randomness import Purpose, key_for, rollout_keys
 from grpo_jax.records import Finish, completion_mask
-from grpo_jax.sampling.sampler import Requests, Sampler, pad_prompts
+from grpo_jax.sampling.sampler import Requests, Sampler, bucket, collect_samples
 from tests.model.huggingface import write_model
 
 VOCAB = 128
@@ -40,19 +43,26 @@ def random_prompts(lengths, seed=0):
   return [rng.integers(1, VOCAB, n).astype(np.int32) for n in lengths]
 
 
-def requests(prompts, copies, *, limit=12, seed=0, step=0, first_sample=0):
+def requests(prompts, copies, *, limit=12, seed=0, step=0):
   """`copies[n]` rollouts of prompt n."""
-  tokens_NP, length_N = pad_prompts(prompts, max(map(len, prompts)))
   prompt_of_R = np.repeat(np.arange(len(prompts)), copies).astype(np.int32)
-  sample_R = np.concatenate([np.arange(c) for c in copies]).astype(np.int32) + first_sample
+  sample_R = np.concatenate([np.arange(c) for c in copies]).astype(np.int32)
   keys_R = rollout_keys(key_for(seed, Purpose.ROLLOUT, step), prompt_of_R, sample_R)
   limit_R = np.broadcast_to(np.asarray(limit, np.int32), prompt_of_R.shape)
-  return Requests(tokens_NP, length_N, prompt_of_R, limit_R, keys_R)
+  return Requests(prompts, prompt_of_R, limit_R, keys_R)
 
 
-def sample(model, params, asked, how=PLAIN, eos=NO_EOS, max_new_tokens=12):
-  sampler = Sampler(model, max_new_tokens=max_new_tokens)
-  return jax.device_get(sampler.generate(sampler.prepare(params), asked, how, eos))
+def sample(model, params, asked, how=PLAIN, eos=NO_EOS, *, slots=8, burst=5, max_new_tokens=12):
+  sampler = Sampler(
+    model, slots=slots, burst=burst, max_new_tokens=max_new_tokens, prefill=2
+  )
+  return run(sampler, sampler.prepare(params), asked, how, eos, max_new_tokens)
+
+
+def run(sampler, prepared, asked, how=PLAIN, eos=NO_EOS, max_new_tokens=12):
+  parts = list(sampler.stream(prepared, asked, how, eos))
+  length = max(map(len, asked.prompts)) + max_new_tokens
+  return collect_samples(asked, parts, length)
 
 
 def completions(samples):
@@ -129,7 +139,7 @@ def test_behaviour_log_probs_are_the_trainers(folder, how):
 def test_ids_beyond_the_tokenizer_are_never_sampled(folder):
   model, params = load(folder)
   how = decoding(5.0, 0, 1.0, 40)
-  samples = sample(model, params, requests(random_prompts([4]), [64]), how)
+  samples = sample(model, params, requests(random_prompts([4]), [64]), how, slots=64)
   tokens = np.concatenate(completions(samples))
   assert tokens.max() < 40
   greedy = sample(model, params, requests(random_prompts([4]), [1]), decoding(0.0, 0, 1.0, 40))
@@ -158,16 +168,46 @@ def test_rows_steps_groups_and_seeds_never_share_noise(folder):
   assert len(set(seen)) == len(seen) == 32
 
 
-def test_a_rollout_does_not_depend_on_its_row_or_on_its_neighbours(folder):
+def test_a_rollout_does_not_depend_on_its_neighbours(folder):
   model, params = load(folder)
   prompts = random_prompts([4, 9, 6])
   together = completions(sample(model, params, requests(prompts, [2, 3, 2])))
-  tokens, lengths = pad_prompts(prompts[1:2], 9)
   keys = rollout_keys(
     key_for(0, Purpose.ROLLOUT, 0), np.array([1], np.int32), np.array([2], np.int32)
   )
-  one = Requests(tokens, lengths, np.zeros(1, np.int32), np.full(1, 12, np.int32), keys)
+  one = Requests(prompts[1:2], np.zeros(1, np.int32), np.full(1, 12, np.int32), keys)
   assert completions(sample(model, params, one)) == [together[4]]
+
+
+@pytest.mark.parametrize(("slots", "burst"), [(1, 4), (2, 1), (3, 7), (16, 3), (16, 12)])
+def test_the_schedule_changes_no_token(folder, slots, burst):
+  """Slots refilled in any order, at any time, with rollouts of very different lengths."""
+  model, params = load(folder)
+  asked = requests(random_prompts([4, 9, 6, 1, 12]), [3, 1, 4, 2, 2], limit=np.arange(12) % 5 + 1)
+  one_batch = sample(model, params, asked, slots=12, burst=12)
+  other = sample(model, params, asked, slots=slots, burst=burst)
+  np.testing.assert_array_equal(other.tokens_RT, one_batch.tokens_RT)
+  np.testing.assert_allclose(other.behaviour_logp_RT, one_batch.behaviour_logp_RT, atol=1e-5)
+  np.testing.assert_array_equal(other.finish_R, one_batch.finish_R)
+
+
+def test_short_rollouts_come_out_before_long_ones_end(folder):
+  """What finishes early is verified while the rest decodes."""
+  model, params = load(folder)
+  asked = requests(random_prompts([4]), [6], limit=[1, 12, 2, 1, 1, 1])
+  sampler = Sampler(model, slots=2, burst=2, max_new_tokens=12)
+  order = [part.rollout_F.tolist() for part in
+           sampler.stream(sampler.prepare(params), asked, PLAIN, NO_EOS)]  # fmt: skip
+  assert sorted(itertools.chain.from_iterable(order)) == list(range(6))
+  assert order[-1] == [1]
+  assert len(order) > 3
+
+
+@pytest.mark.parametrize(
+  ("length", "expected"), [(1, 16), (16, 16), (17, 24), (25, 32), (33, 48), (49, 64), (9000, 12288)]
+)
+def test_buckets(length, expected):
+  assert bucket(length) == expected
 
 
 def test_sampling_follows_the_distribution(folder):
@@ -175,7 +215,8 @@ def test_sampling_follows_the_distribution(folder):
   model, params = load(folder)
   how = decoding(0.8, 0, 1.0, VOCAB)
   R = 4096
-  samples = sample(model, params, requests(random_prompts([6]), [R], limit=1), how)
+  asked = requests(random_prompts([6]), [R], limit=1)
+  samples = sample(model, params, asked, how, slots=512)
   first = np.array([c[0] for c in completions(samples)])
   positions = np.broadcast_to(np.arange(6, dtype=np.int32), (1, 6))
   hidden, _ = model.apply({"params": params}, samples.tokens_RT[:1, :6], positions)
@@ -199,29 +240,32 @@ def test_the_mesh_changes_no_token(folder, mesh):
 
 
 def test_new_settings_compile_nothing(folder):
+  """Temperature, filters, seeds, end ids, limits and group sizes are data; lengths come in buckets
+  that were met before."""
   model, params = load(folder)
-  sampler = Sampler(model, max_new_tokens=12)
+  sampler = Sampler(model, slots=4, burst=4, max_new_tokens=12, prefill=2)
   prepared = sampler.prepare(params)
-  for temperature, top_k, top_p, seed, eos in [
-    (1.0, 0, 1.0, 0, 3), (0.0, 0, 1.0, 1, 4), (0.7, 5, 0.9, 2, 5)
+  compiled = []
+  for temperature, top_k, top_p, seed, copies in [
+    (1.0, 0, 1.0, 0, [2, 2]), (0.0, 0, 1.0, 1, [1, 5]), (0.7, 5, 0.9, 2, [3, 0, 1]),
   ]:  # fmt: skip
-    asked = requests(random_prompts([4, 7]), [2, 2], seed=seed, limit=5 + seed)
+    prompts = random_prompts([4, 7, 5][: len(copies)])
+    asked = requests(prompts, copies, seed=seed, limit=12 - seed)
     how = decoding(temperature, top_k, top_p, VOCAB - seed)
-    sampler.generate(prepared, asked, how, np.array([eos], np.int32))
-  assert sampler._generate._cache_size() == 1
+    run(sampler, prepared, asked, how, np.array([seed], np.int32))
+    compiled.append(sampler.compiled_programs())
+  assert compiled[0] == compiled[1] == compiled[2]
 
 
 def test_decoding_stops_when_all_rows_have_ended(folder):
   """With every id an end of sequence, a limit of 4096 must cost one token, not 4096."""
-  import time
-
   model, params = load(folder)
-  sampler = Sampler(model, max_new_tokens=4096)
-  prepared = sampler.prepare(params)
   asked = requests(random_prompts([4]), [2], limit=4096)
   everything = np.arange(VOCAB, dtype=np.int32)
-  jax.block_until_ready(sampler.generate(prepared, asked, PLAIN, everything))
+  sampler = Sampler(model, slots=2, burst=4096, max_new_tokens=4096)
+  prepared = sampler.prepare(params)
+  run(sampler, prepared, asked, PLAIN, everything, 4096)
   start = time.perf_counter()
-  samples = jax.device_get(sampler.generate(prepared, asked, PLAIN, everything))
+  samples = run(sampler, prepared, asked, PLAIN, everything, 4096)
   assert time.perf_counter() - start < 2.0
   np.testing.assert_array_equal(samples.completion_len_R, [1, 1])
