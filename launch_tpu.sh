@@ -231,7 +231,7 @@ delete_now() {
 # the connection breaks.
 ssh_to() { # WORKER COMMAND
   SSH=(gcloud compute tpus tpu-vm ssh "$NAME" "--project=$PROJECT" "--zone=$ZONE" --quiet
-    "--ssh-flag=-oConnectTimeout=20 -oServerAliveInterval=15 -oServerAliveCountMax=4"
+    --ssh-flag=-oConnectTimeout=20 --ssh-flag=-oServerAliveInterval=15
     "--worker=$1" "--command=$2")
 }
 
@@ -264,14 +264,17 @@ send_tree() {
   call "$SLOW" bash -c 'cd "$1" && git ls-files -z --cached --others --exclude-standard |
     while IFS= read -r -d "" file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done |
     COPYFILE_DISABLE=1 tar --null -T - -czf "$2"' pack "$ROOT" "$ARCHIVE" &&
-    tpus "$SLOW" tpu-vm scp "$ARCHIVE" "$NAME:launch_tpu-$NAME.tgz" --worker=all &&
+    tpus "$SLOW" tpu-vm scp "$ARCHIVE" "$NAME:launch_tpu-$NAME.tgz" --worker=all \
+      --scp-flag=-oConnectTimeout=20 --scp-flag=-oServerAliveInterval=15 &&
     on_all "$TIMEOUT" "mkdir -p $FOLDER/job && cd $FOLDER && rm -rf tree && mkdir tree &&
       tar -xzf ~/launch_tpu-$NAME.tgz -C tree"
 }
 
 install_tree() {
   say "installing"
-  on_all "$SLOW" "$(worker install "$INPUTS")"
+  on_all "$SLOW" "$(worker install "$INPUTS")" && return
+  tail -n 20 "$SCRATCH/stderr" >&2
+  return 1
 }
 
 start_job() {
@@ -471,7 +474,7 @@ worker_install() { # INPUTS
   (cd tree && uv pip install --quiet --python ../venv/bin/python -e '.[tpu]')
   [ -n "$1" ] || return 0
   mkdir -p inputs
-  gcloud storage rsync "$1" inputs --recursive --quiet
+  copy rsync "$1" inputs --recursive
   ln -sfn ../inputs tree/inputs
 }
 
@@ -513,28 +516,29 @@ train() { # SAVE_EVERY COPIES -- TRAINING...
   wait $training
 }
 
+copy() { gcloud storage "$@" --quiet --verbosity=error --no-user-output-enabled; }
+
 # A VM that has the folder has a newer one than the bucket.
 load_run() { # COPIES
   local there latest
   [ -n "$1" ] && [ ! -d run ] || return 0
-  date | gcloud storage cp - "$1/started" --quiet || return # now, if the VM may not write there
+  date | copy cp - "$1/started" || return # fails now if the VM may not write there
   there=$(gcloud storage ls "$1/") || return
   [[ $there == */latest* ]] || return 0
   mkdir -p run.part && latest=$(gcloud storage cat "$1/latest") &&
-    gcloud storage rsync "$1/$latest" run.part --recursive \
-      --delete-unmatched-destination-objects --quiet &&
+    copy rsync "$1/$latest" run.part --recursive --delete-unmatched-destination-objects &&
     echo "$latest" >job/latest && mv run.part run
 }
 
 # In turn to a and b: a copy that a preemption cut off is never the one a new VM starts from.
 save_run() { # COPIES
-  local copy=a
+  local next=a
   [ -d run ] || return 0
-  [ "$(cat job/latest 2>/dev/null)" != a ] || copy=b
-  gcloud storage rsync run "$1/$copy" --recursive --delete-unmatched-destination-objects \
-    --exclude='.*orbax-checkpoint-tmp.*' --quiet --no-user-output-enabled &&
-    echo $copy | gcloud storage cp - "$1/latest" --quiet --no-user-output-enabled &&
-    echo $copy >job/latest
+  [ "$(cat job/latest 2>/dev/null)" != a ] || next=b
+  copy rsync run "$1/$next" --recursive --delete-unmatched-destination-objects \
+    --exclude='.*orbax-checkpoint-tmp.*' &&
+    echo $next | copy cp - "$1/latest" &&
+    echo $next >job/latest
 }
 
 worker_status() { # -- TRAINING...

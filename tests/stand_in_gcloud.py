@@ -221,7 +221,9 @@ def storage(verb: str, places: list[str], args: list[str]) -> None:
   if verb == "cp":
     assert places[0] == "-"
     paths[1].parent.mkdir(parents=True, exist_ok=True)
-    paths[1].write_text(sys.stdin.read())
+    whole = paths[1].with_name("being-written")
+    whole.write_text(sys.stdin.read())
+    whole.replace(paths[1])  # objects in a bucket are never half written
   elif verb == "cat":
     print(paths[0].read_text(), end="")
   elif verb == "ls":
