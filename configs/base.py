@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
   config.rollout.samples = 8  # G, rollouts a problem
   config.rollout.slots = 32  # rollouts decoded together: the KV cache grows with it
   config.rollout.burst = 16  # tokens between two refills of slots whose rollouts have ended
+  config.rollout.gather_weights = True  # whole along fsdp while decoding; False: they do not fit
   config.rollout.max_new_tokens = 8192
   config.rollout.temperature = 1.0
   config.rollout.top_p = 1.0

@@ -168,6 +168,7 @@ def build(
     slots=config.rollout.slots,
     max_new_tokens=config.rollout.max_new_tokens,
     burst=config.rollout.burst,
+    gather_weights=config.rollout.gather_weights,
   )
   optimizer = make_optimizer(
     learning_rate=config.optimizer.learning_rate,

@@ -272,7 +272,7 @@ def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, 
     "parameters": bytes_per_device(params),
     "optimizer": bytes_per_device(state.opt_state),
     "gradients": bytes_per_device(params),
-    "sampling weights": bytes_per_device(params) * parts.model.dtype.itemsize // 4,
+    "sampling weights": bytes_per_device(parts.sampler.prepared),
     "KV cache": cache_bytes_per_device(parts.model, rows, length),
   }
   notes = {"KV cache": f"{rows:,} slots x at most {length:,} tokens"}

@@ -59,6 +59,11 @@ class Layout:
     """Tells the compiler how an activation is split; changes no value."""
     return jax.lax.with_sharding_constraint(x, self.sharding(*names))
 
+  def gathered(self, sharding: NamedSharding) -> NamedSharding:
+    """The same array whole along fsdp: what use would gather anyway, gathered once."""
+    spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
+    return NamedSharding(self.mesh, spec)
+
   @property
   def replicated(self) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec())

@@ -26,7 +26,14 @@ import numpy as np
 
 from grpo_jax import distribution
 from grpo_jax.distribution import Decoding
-from grpo_jax.model.qwen3 import Cache, Params, Qwen3, empty_cache, split_layers
+from grpo_jax.model.qwen3 import (
+  Cache,
+  Params,
+  Qwen3,
+  abstract_params,
+  empty_cache,
+  split_layers,
+)
 from grpo_jax.records import Finish, Samples
 
 SMALLEST_BUCKET = 16
@@ -79,10 +86,20 @@ class _Slots:
 
 
 class Sampler:
-  """Compiles sampling for a model; holds no parameters and no random state."""
+  """Compiles sampling for a model; holds no parameters and no random state.
+
+  `prepared` has the shapes and shardings of `prepare(params)`.
+  """
 
   def __init__(
-    self, model: Qwen3, *, slots: int, max_new_tokens: int, burst: int = 16, prefill: int = 8
+    self,
+    model: Qwen3,
+    *,
+    slots: int,
+    max_new_tokens: int,
+    burst: int = 16,
+    prefill: int = 8,
+    gather_weights: bool = True,
   ):
     """
     Args:
@@ -91,15 +108,21 @@ class Sampler:
       max_new_tokens: N, the longest completion; a rollout's own limit may be smaller.
       burst: tokens between two looks of the host.
       prefill: prompts read together.
+      gather_weights: hold the weights whole along fsdp while sampling, so that no token waits for
+        them to be gathered; False where they do not fit.
     """
-    self._model = model = model.clone(scan_layers=False, remat=False)
+    model = model.clone(scan_layers=False, remat=False)
     self._slots, self._max_new_tokens = slots, max_new_tokens
     self._burst_tokens, self._prompts = burst, prefill
     # Slots are split over devices; prompts, few at a time, are given to all.
     every, by_row = model.layout.replicated, model.layout.sharding("batch")
     in_slots = _Slots(model.layout.sharding("batch", "kv_heads"), *[by_row] * 9)
     in_prefill = _Prefilled(model.layout.sharding(None, "kv_heads"), every, every)
-    self.prepare = jax.jit(functools.partial(_prepare, model))
+    self.prepared = _prepared(model, gather_weights)
+    self.prepare = jax.jit(
+      functools.partial(_prepare, model),
+      out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.prepared),
+    )
     self._prefill = jax.jit(
       functools.partial(_prefill, model),
       in_shardings=(None, every, every),
@@ -247,6 +270,15 @@ def _finished(slots: _Slots, ended: np.ndarray, rollout_F: np.ndarray) -> Finish
 
 
 # ------------------------------------------------------------------------- compiled programs
+
+
+def _prepared(model: Qwen3, gather_weights: bool) -> Params:
+  """Shapes, dtype and shardings of the weights as sampling uses them."""
+  gathered = model.layout.gathered if gather_weights else lambda sharding: sharding
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, model.dtype, sharding=gathered(leaf.sharding)),
+    abstract_params(model),
+  )
 
 
 def _prepare(model: Qwen3, params: Params) -> Params:

@@ -1,6 +1,8 @@
 """The sampler draws what it says it draws, and transformers agrees where it is deterministic."""
 
 import itertools
+import math
+import re
 import time
 
 import jax
@@ -237,6 +239,34 @@ def test_the_mesh_changes_no_token(folder, mesh):
   spread = sample(*load(folder, mesh), asked)
   np.testing.assert_array_equal(spread.tokens_RT, alone.tokens_RT)
   np.testing.assert_allclose(spread.behaviour_logp_RT, alone.behaviour_logp_RT, atol=1e-4)
+
+
+COLLECTIVE = re.compile(r"= \w+\[([\d,]*)\]\S* (all-gather|all-to-all|all-reduce|collective)")
+
+
+@pytest.mark.parametrize("mesh", [(2, 4, 1), (1, 8, 1), (2, 2, 2)], ids=str)
+def test_no_parameter_moves_between_devices_while_decoding(folder, mesh):
+  """In the compiled program itself: nothing that crosses devices is as large as the smallest matrix
+  of a layer."""
+  model, params = load(folder, mesh)
+  sampler = Sampler(model, slots=8, burst=4, max_new_tokens=12)
+  prepared = sampler.prepare(params)
+  program = sampler._burst.lower(prepared, sampler._empty(32), PLAIN, NO_EOS).compile().as_text()
+  moved = [math.prod(map(int, filter(None, shape.split(",")))) for shape, _ in
+           COLLECTIVE.findall(program)]  # fmt: skip
+  smallest = min(leaf.size for leaf in jax.tree.leaves(prepared) if leaf.ndim > 1)
+  assert max(moved, default=0) < smallest, sorted(moved)[-3:]
+
+
+def test_weights_that_do_not_fit_stay_split_and_give_the_same_tokens(folder):
+  asked = requests(random_prompts([4, 9]), [4, 4])
+  model, params = load(folder, (2, 4, 1))
+  split = Sampler(model, slots=8, max_new_tokens=12, gather_weights=False)
+  prepared = split.prepare(params)
+  assert prepared["embedding"].addressable_shards[0].data.size == prepared["embedding"].size // 4
+  np.testing.assert_array_equal(
+    run(split, prepared, asked).tokens_RT, sample(model, params, asked).tokens_RT
+  )
 
 
 def test_new_settings_compile_nothing(folder):
