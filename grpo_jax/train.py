@@ -30,6 +30,7 @@ from grpo_jax.model.weights import export_folder, load_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
 from grpo_jax.records import Rollouts
 from grpo_jax.replay.buffer import Buffer, Replay
+from grpo_jax.run.alarms import Alarms
 from grpo_jax.run.checkpoint import Checkpoints
 from grpo_jax.run.cost import CostMeter
 from grpo_jax.run.curves import draw_curves
@@ -82,6 +83,7 @@ def loop(
     run.tensorboard if config.log.tensorboard else None,
     start_step=start.step + 1 if start.step else 0,
   )
+  alarms = Alarms(mismatch=config.log.mismatch_alarm)
   with log, Progress(config.steps, start.step) as progress:
     if start.step == 0:
       exam = parts.exam(prepared)
@@ -104,7 +106,7 @@ def loop(
       if is_time(step, config.eval.every, config.steps):
         metrics |= parts.exam(prepared)
       log.write(step, metrics | cost.as_metrics())
-      show(progress, step, metrics)
+      show(progress, alarms, step, metrics)
       if step == 1 or is_time(step, config.log.rollouts_every, config.steps):
         entries = rollout_entries(fresh, task.training.problems, config.log.groups)
         write_rollouts(run.rollouts, step, entries)
@@ -215,7 +217,9 @@ def add_cost(
   return cost.elapsed(seconds=metrics["perf/step_seconds"], devices=parts.layout.mesh.size)
 
 
-def show(progress: Progress, step: int, metrics: dict[str, float]) -> None:
+def show(progress: Progress, alarms: Alarms, step: int, metrics: dict[str, float]) -> None:
+  for text in alarms.begun(metrics):
+    progress.say(f"ALARM at step {step}: {text}.")
   progress.update(
     step - 1,
     reward=metrics["reward/mean"],

@@ -1,1 +1,1 @@
-"""Completions from prompts: prefill, then one compiled decode loop over a KV cache."""
+"""Completions from prompts: prefill, then decode slots over a KV cache that refill."""
