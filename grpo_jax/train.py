@@ -40,6 +40,7 @@ from grpo_jax.run.metrics import MetricsLog, read_metrics
 from grpo_jax.run.progress import Progress
 from grpo_jax.run.rollout_log import write_rollouts
 from grpo_jax.run.summary import batch_sentence, memory_sentence
+from grpo_jax.sampling.sampler import bucket
 from grpo_jax.start import cache_folder
 from grpo_jax.verify import VerifierPool
 
@@ -271,7 +272,7 @@ def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, 
   params = abstract_params(parts.model)
   state = abstract_state(params, parts.optimizer, parts.layout)
   rows = config.rollout.slots
-  length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  length = bucket(config.data.max_prompt_tokens + config.rollout.max_new_tokens)
   sizes = {
     "parameters": bytes_per_device(params),
     "optimizer": bytes_per_device(state.opt_state),

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from configs import gsm8k, math, quickstart
 from grpo_jax.errors import UserError
+from grpo_jax.export import export_run
 from grpo_jax.run.metrics import read_metrics
 from grpo_jax.train import train
 
@@ -110,6 +111,24 @@ def test_the_export_gives_transformers_the_trained_policy(tmp_path):
   text = tokenizer.decode(out[0, ids.shape[1] :])
   assert text.endswith("<eos>") or len(text) >= 18
   assert set(weights(run)) == set(model.state_dict()) - {"lm_head.weight"}
+
+
+def test_any_checkpoint_can_be_exported_later(tmp_path):
+  run, out = tmp_path / "run", tmp_path / "out"
+  train(tiny(), str(run))
+  export_run(run, str(out), None, "")
+  for path in (run / "export").iterdir():
+    assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+  export_run(run, str(tmp_path / "earlier"), 3, "bfloat16")
+  earlier = safetensors.numpy.load_file(tmp_path / "earlier" / "model.safetensors")
+  assert {str(value.dtype) for value in earlier.values()} == {"bfloat16"}
+  for bad, named in [
+    ((run, str(out), None, ""), "not empty"),
+    ((run, str(tmp_path / "x"), 5, ""), "there are 3, 6"),
+    ((tmp_path, "", None, ""), "not the folder of a run"),
+  ]:
+    with pytest.raises(UserError, match=named):
+      export_run(*bad)
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])

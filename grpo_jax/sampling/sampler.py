@@ -163,18 +163,23 @@ class Sampler:
     """
     prompt_len_N = np.array([len(prompt) for prompt in requests.prompts], np.int32)
     padded = bucket(prompt_len_N.max())
-    waiting = collections.deque(range(len(requests.prompt_of_R)))
+    limit_R = np.minimum(requests.limit_R, self._max_new_tokens).astype(np.int32)
+    start_R = prompt_len_N[requests.prompt_of_R]
+    end_R = start_R + limit_R
+    waiting = collections.deque(range(len(limit_R)))
     rollout_B = np.full(self._slots, -1)
     position_B = np.zeros(self._slots, np.int32)
-    window, length = None, bucket(padded + self._burst_tokens)
+    window, length = None, bucket(max(padded, min(padded + self._burst_tokens, end_R.max())))
     slots = self._empty(length)
 
     while waiting or (rollout_B >= 0).any():
       for window_index, chosen in self._assign(waiting, rollout_B, requests):
         if window is None or window[0] != window_index:
           window = window_index, self._read(prepared, requests, window_index, padded)
-        slots = self._fill(slots, window, chosen, requests, position_B, prompt_len_N)
-      needed = bucket(position_B[rollout_B >= 0].max() + self._burst_tokens)
+        slots = self._fill(slots, window, chosen, requests, limit_R)
+        position_B[list(chosen)] = start_R[list(chosen.values())]
+      after_burst = np.minimum(position_B + self._burst_tokens, end_R[rollout_B])
+      needed = bucket(after_burst[rollout_B >= 0].max())
       if needed > length:
         slots, length = self._grow(slots, needed), needed
       slots = self._burst(prepared, slots, how, eos_ids_E)
@@ -209,17 +214,16 @@ class Sampler:
     tokens_nP, length_n = pad_prompts(prompts, padded)
     return self._prefill(prepared, tokens_nP, length_n)
 
-  def _fill(self, slots, window, chosen, requests, position_B, prompt_len_N) -> _Slots:
+  def _fill(self, slots, window, chosen, requests: Requests, limit_R) -> _Slots:
     """Puts rollouts into their slots."""
+    index, prefilled = window
     source_B = np.full(self._slots, -1, np.int32)
     rollout_B = np.zeros(self._slots, np.int32)
     for slot, rollout in chosen.items():
-      prompt = requests.prompt_of_R[rollout]
-      source_B[slot] = prompt - window[0] * self._prompts
+      source_B[slot] = requests.prompt_of_R[rollout] - index * self._prompts
       rollout_B[slot] = rollout
-      position_B[slot] = prompt_len_N[prompt]
-    limit_B = np.minimum(requests.limit_R, self._max_new_tokens)[rollout_B].astype(np.int32)
-    return self._insert(slots, window[1], source_B, limit_B, requests.keys_R[rollout_B])
+    keys_B = requests.keys_R[rollout_B]
+    return self._insert(slots, prefilled, source_B, limit_R[rollout_B], keys_B)
 
 
 def bucket(length: int) -> int:
