@@ -279,8 +279,9 @@ def test_new_settings_compile_nothing(folder):
   for temperature, top_k, top_p, seed, copies in [
     (1.0, 0, 1.0, 0, [2, 2]), (0.0, 0, 1.0, 1, [1, 5]), (0.7, 5, 0.9, 2, [3, 0, 1]),
   ]:  # fmt: skip
-    prompts = random_prompts([4, 7, 5][: len(copies)])
-    asked = requests(prompts, copies, seed=seed, limit=12 - np.arange(sum(copies)) % (seed + 2))
+    prompts = random_prompts([4, 7, 7][: len(copies)])
+    limits = 12 - np.arange(sum(copies))[::-1] % (seed + 2)
+    asked = requests(prompts, copies, seed=seed, limit=limits)
     how = decoding(temperature, top_k, top_p, VOCAB - seed)
     run(sampler, prepared, asked, how, np.array([seed], np.int32))
     compiled.append(sampler.compiled_programs())
