@@ -41,7 +41,7 @@ def get_config(arg: str | None = None):
   config.rollout.burst = 26
   config.rollout.max_new_tokens = 26
 
-  config.replay.capacity = 2048
+  config.replay.capacity = 4096  # ten steps of 256 fit, so that age is the limit that binds
   config.replay.warmup_steps = 5
   config.optimizer.learning_rate = 2e-4
   config.optimizer.weight_decay = 0.0

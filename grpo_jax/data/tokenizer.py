@@ -8,6 +8,7 @@ next to exported weights.
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,9 @@ from grpo_jax.errors import UserError
 
 if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerFast
+
+# Its advice to install PyTorch is not for us.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 # A published model names some of its ends in one file and some in another, and Qwen3's base models
 # name only one of the two they use. Stopping on both costs nothing; missing one costs every rollout

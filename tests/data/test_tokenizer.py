@@ -158,6 +158,7 @@ def test_qwen3_adds_nothing(qwen3):
   assert qwen3.decode([*qwen3.encode("so 5."), IM_END, END_OF_TEXT]) == "so 5."
 
 
-@given(text=st.text(st.characters(max_codepoint=0x24F)))
+# The text of a special token becomes that token, and decoding leaves those out.
+@given(text=st.text(st.characters(max_codepoint=0x24F)).filter(lambda text: "<|" not in text))
 def test_qwen3_loses_no_text(qwen3, text):
   assert qwen3.decode(qwen3.encode(text)) == text
