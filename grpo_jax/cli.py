@@ -36,6 +36,8 @@ def parse() -> None:
   """
   try:
     rest = flags.FLAGS(sys.argv)[1:]
+  except ModuleNotFoundError as error:
+    raise UserError(f"{error}; start from the folder that holds configs/") from error
   except (KeyError, AttributeError) as error:
     # A ConfigDict names the unknown key first, then perhaps the nearest one.
     told = str(error)
