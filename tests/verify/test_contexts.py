@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import multiprocessing
+import pathlib
 import subprocess
 import sys
 import time
@@ -54,7 +55,15 @@ def test_in_the_workers_of_a_pool(expected):
 
 @pytest.mark.parametrize("daemon", [False, True])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_in_child_processes(method, daemon, expected):
+def test_in_child_processes(method, daemon):
+  """In an interpreter of its own: to fork one in which JAX has threads may hang it."""
+  script = f"from {__name__} import child_agrees; child_agrees({method!r}, {daemon})"
+  root = pathlib.Path(__file__).resolve().parents[2]
+  subprocess.run([sys.executable, "-c", script], cwd=root, check=True, timeout=120)
+
+
+def child_agrees(method: str, daemon: bool) -> None:
+  expected = verify_all()
   context = multiprocessing.get_context(method)
   receiver, sender = context.Pipe(duplex=False)
   process = context.Process(target=_send_verdicts, args=(sender,), daemon=daemon)
