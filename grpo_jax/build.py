@@ -49,7 +49,6 @@ class Task:
 class Parts:
   """All that the loop calls, built once."""
 
-  layout: Layout
   model: Qwen3
   sampler: Sampler
   optimizer: optax.GradientTransformation
@@ -185,7 +184,6 @@ def build(
   update = make_update(model, optimizer, surrogate, microbatch_rows=config.optimizer.microbatch)
   collect, exam = make_questioners(config, task, sampler, verifier, how, layout)
   return Parts(
-    layout=layout,
     model=model,
     sampler=sampler,
     optimizer=optimizer,

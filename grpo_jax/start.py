@@ -101,7 +101,7 @@ def _train(model: Qwen3, tokenizer, task, warm_start: WarmStart, seed: int, say)
   for number, rows in enumerate(_demonstrations(tokenizer, task, warm_start, seed)):
     state, loss = step(state, rows, how)
     # Steps queued up on simulated devices may each hold some of their threads, and wait for ever.
-    jax.block_until_ready(loss)
+    jax.block_until_ready((state, loss))
     if (number + 1) % max(1, warm_start.steps // 4) == 0:
       say(f"Warm start: step {number + 1}/{warm_start.steps}, loss {float(loss):.3f}")
   return state.params

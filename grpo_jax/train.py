@@ -167,10 +167,10 @@ def begin_or_resume(
   """
   params = abstract_params(parts.model)
   if checkpoints.latest_step() is None:
-    state = create_state(load_params(folder, params), parts.optimizer, parts.layout)
+    state = create_state(load_params(folder, params), parts.optimizer, parts.model.layout)
     buffer = parts.replay.create() if parts.replay else None
     return Snapshot(0, state, buffer, CostMeter(), 0)
-  state = abstract_state(params, parts.optimizer, parts.layout)
+  state = abstract_state(params, parts.optimizer, parts.model.layout)
   buffer = parts.replay.abstract() if parts.replay else None
   step, arrays, host = checkpoints.restore({"state": state, "replay": buffer})
   if host["problems"] != task.training.problems.fingerprint:
@@ -215,7 +215,7 @@ def add_cost(
     trained_tokens=metrics["train/row_tokens_fresh"] + metrics["train/row_tokens_replay"],
     replayed_tokens=metrics["train/row_tokens_replay"],
   )
-  return cost.elapsed(seconds=metrics["perf/step_seconds"], devices=parts.layout.mesh.size)
+  return cost.elapsed(seconds=metrics["perf/step_seconds"], devices=parts.model.layout.mesh.size)
 
 
 def show(progress: Progress, alarms: Alarms, step: int, metrics: dict[str, float]) -> None:
@@ -243,7 +243,7 @@ def title(config: ConfigDict) -> str:
 
 def introduce(config: ConfigDict, task: Task, parts: Parts) -> None:
   """Says in a few plain sentences what this run is."""
-  shape, layout = parts.model.config, parts.layout
+  shape, layout = parts.model.config, parts.model.layout
   kind = jax.devices()[0].platform
   print(
     f"Qwen3 of {human_count(shape.num_params)} parameters ({shape.num_hidden_layers} layers, "
@@ -270,7 +270,7 @@ def introduce(config: ConfigDict, task: Task, parts: Parts) -> None:
 def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, str]]:
   """Bytes on each device of what lives through a step, and a note on some of them."""
   params = abstract_params(parts.model)
-  state = abstract_state(params, parts.optimizer, parts.layout)
+  state = abstract_state(params, parts.optimizer, parts.model.layout)
   rows = config.rollout.slots
   length = bucket(config.data.max_prompt_tokens + config.rollout.max_new_tokens)
   sizes = {

@@ -12,9 +12,15 @@ import pytest
 import safetensors.numpy
 
 from configs import gsm8k, math, quickstart
+from grpo_jax.distribution import decoding
 from grpo_jax.errors import UserError
 from grpo_jax.export import export_run
+from grpo_jax.model.config import read_config
+from grpo_jax.model.qwen3 import Qwen3, abstract_params
+from grpo_jax.model.sharding import make_layout
+from grpo_jax.run.checkpoint import Checkpoints
 from grpo_jax.run.metrics import read_metrics
+from grpo_jax.sampling.sampler import Requests, Sampler
 from grpo_jax.train import train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -97,20 +103,34 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path):
 
 
 def test_the_export_gives_transformers_the_trained_policy(tmp_path):
-  """Greedy answers of the exported folder, by transformers alone."""
+  """The run's last checkpoint, decoded greedily by us, and its export, by transformers alone."""
   torch = pytest.importorskip("torch")
   import transformers
 
   run = tmp_path / "run"
   train(tiny(steps=2), str(run))
+  shape, _ = read_config(run / "export")
+  model = Qwen3(shape, make_layout(data=1, fsdp=-1))
+  wanted = {"state": {"params": abstract_params(model)}}
+  with Checkpoints(run / "checkpoints", keep_last=None) as checkpoints:
+    _, arrays = checkpoints.restore_part(wanted)
   tokenizer = transformers.AutoTokenizer.from_pretrained(run / "export")
-  model = transformers.AutoModelForCausalLM.from_pretrained(run / "export")
-  ids = tokenizer("3+4=", return_tensors="pt", add_special_tokens=False)["input_ids"]
-  with torch.no_grad():
-    out = model.generate(ids, do_sample=False, max_new_tokens=20)
-  text = tokenizer.decode(out[0, ids.shape[1] :])
-  assert text.endswith("<eos>") or len(text) >= 18
-  assert set(weights(run)) == set(model.state_dict()) - {"lm_head.weight"}
+  prompts = [tokenizer(q, add_special_tokens=False)["input_ids"] for q in ("3+4=", "9+8=")]
+  sampler = Sampler(model, slots=8, max_new_tokens=12)
+  asked = Requests(
+    [np.array(p, np.int32) for p in prompts], np.arange(2), np.full(2, 12), jax.random.split(
+      jax.random.key(0), 2),
+  )  # fmt: skip
+  greedy = decoding(0.0, 0, 1.0, len(tokenizer))
+  eos = np.array([tokenizer.eos_token_id], np.int32)
+  ours = {}
+  for part in sampler.stream(sampler.prepare(arrays["state"]["params"]), asked, greedy, eos):
+    ours |= zip(part.rollout_F.tolist(), map(list, part.tokens), strict=True)
+
+  reference = transformers.AutoModelForCausalLM.from_pretrained(run / "export")
+  for row, prompt in enumerate(prompts):
+    out = reference.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12)
+    assert out[0, len(prompt) :].tolist() == ours[row]
 
 
 def test_any_checkpoint_can_be_exported_later(tmp_path):
