@@ -98,6 +98,7 @@ def loop(
       fresh = parts.collect(prepared, prompts, copies_N, key, step)
       buffer, replayed, of_replay = recall(config, parts.replay, buffer, fresh, step)
       state, of_update = parts.update(state, parts.reference, fresh.rollouts, replayed, parts.how)
+      state = jax.block_until_ready(state)  # so that the step's seconds are all of it
       metrics = fresh.metrics | of_replay | on_host(of_update)
       prepared = parts.sampler.prepare(state.params)
       taken += len(prompts)
