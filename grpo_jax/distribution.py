@@ -10,6 +10,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+BLOCKS = 128  # divides Qwen3's vocabulary, on any number of devices that does
+
 
 @flax.struct.dataclass
 class Decoding:
@@ -52,13 +54,52 @@ def token_log_probs(
   return logp_B, entropy_B
 
 
-def draw(keys_B: jax.Array, logp_BV: jax.Array, logits_BV: jax.Array, how: Decoding) -> jax.Array:
-  """One token a row, by the Gumbel-max trick; each row has its own key. int32 [B]."""
-  noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, logp_BV.shape[1:]))(keys_B)
-  sampled_B = jnp.argmax(logp_BV + noise_BV, axis=-1)
-  known_V = jnp.arange(logits_BV.shape[-1]) < how.num_ids
-  greedy_B = jnp.argmax(jnp.where(known_V, logits_BV, -jnp.inf), axis=-1)
-  return jnp.where(how.temperature > 0, sampled_B, greedy_B).astype(jnp.int32)
+def draw(
+  keys_B: jax.Array, logits_BV: jax.Array, how: Decoding
+) -> tuple[jax.Array, jax.Array]:
+  """Draws one token a row; each row has its own key.
+
+  The vocabulary is cut into 128 blocks of equal size. One uniform number chooses a block by its
+  mass, a second one the token within it: two short cumulative sums instead of one over the whole
+  vocabulary, and two random numbers a row instead of V as the Gumbel trick needs, which cost more
+  than the vocabulary projection itself on a CPU.
+
+  Returns:
+    Tokens, int32 [B], and their log-probabilities, float32 [B], under the distribution drawn from
+    (0 for greedy rows). A row whose logits are not finite gets a log-probability of NaN.
+  """
+  allowed_BV = _allowed_logits(logits_BV, how, must_keep_BV=False)
+  max_B1 = allowed_BV.max(axis=-1, keepdims=True)
+  blocks_BbC = _in_blocks(allowed_BV)
+  uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_B)
+  mass_Bb = jnp.exp(blocks_BbC - max_B1[..., None]).sum(axis=-1)
+  block_B, total_B = _invert(mass_Bb, uniform_B2[:, 0])
+  block_BC = jnp.take_along_axis(blocks_BbC, block_B[:, None, None], axis=1)[:, 0]
+  place_B, _ = _invert(jnp.exp(block_BC - max_B1), uniform_B2[:, 1])
+  sampled_B = block_B * block_BC.shape[1] + place_B
+  logit_B = jnp.take_along_axis(block_BC, place_B[:, None], axis=1)[:, 0]
+  logp_B = logit_B - max_B1[:, 0] - jnp.log(total_B)
+
+  is_greedy = how.temperature <= 0
+  token_B = jnp.where(is_greedy, jnp.argmax(allowed_BV, axis=-1), sampled_B)
+  # Zero where the largest logit is finite, NaN where it is not.
+  return token_B.astype(jnp.int32), jnp.where(is_greedy, max_B1[:, 0] - max_B1[:, 0], logp_B)
+
+
+def _in_blocks(x_BV: jax.Array) -> jax.Array:
+  """[B, V] to [B, 128, V / 128], filled up with -inf. Blocks are contiguous, so a vocabulary split
+  over devices is cut where it is split."""
+  B, V = x_BV.shape
+  x_BV = jnp.pad(x_BV, ((0, 0), (0, -V % BLOCKS)), constant_values=-jnp.inf)
+  return x_BV.reshape(B, BLOCKS, -1)
+
+
+def _invert(mass_BN: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The index at which the cumulative mass passes a share `uniform` of all, and all of it. Never an
+  index without mass: the sum does not rise there."""
+  upto_BN = jnp.cumsum(mass_BN, axis=-1)
+  total_B = upto_BN[:, -1]
+  return jnp.sum(upto_BN <= (uniform_B * total_B)[:, None], axis=-1), total_B
 
 
 def _allowed_logits(logits_BV, how: Decoding, must_keep_BV) -> jax.Array:
@@ -72,7 +113,8 @@ def _allowed_logits(logits_BV, how: Decoding, must_keep_BV) -> jax.Array:
     filtering, _lowest_kept, lambda x, how: jnp.full_like(x[:, :1], -jnp.inf),
     jax.lax.stop_gradient(scaled_BV), how,
   )  # fmt: skip
-  return jnp.where((scaled_BV >= floor_B1) | must_keep_BV, scaled_BV, -jnp.inf)
+  # Asked this way round, NaN stays NaN and is seen.
+  return jnp.where((scaled_BV < floor_B1) & ~jnp.asarray(must_keep_BV), -jnp.inf, scaled_BV)
 
 
 def _lowest_kept(scaled_BV: jax.Array, how: Decoding) -> jax.Array:

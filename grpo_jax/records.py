@@ -17,6 +17,7 @@ class Finish(enum.IntEnum):
 
   EOS = 0  # an end-of-sequence id was sampled; it is the completion's last token
   LENGTH = 1  # the row's token limit was reached
+  NONFINITE = 2  # the logits of the next token were NaN or infinite: nothing could be drawn
 
 
 @flax.struct.dataclass

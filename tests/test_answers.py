@@ -33,7 +33,7 @@ def ask():
   with VerifierPool(1) as verifier:
 
     def ask(prompts, copies, slots):
-      sampler = Sampler(model, slots=slots, max_new_tokens=8, burst=3)
+      sampler = Sampler(model, slots=slots, burst=3)
       answerer = Answerer(
         sampler, TOKENIZER, verifier, PROBLEMS, max_prompt_tokens=6, max_new_tokens=8
       )

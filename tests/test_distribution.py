@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax.distribution import decoding, log_probs, token_log_probs
+from grpo_jax.distribution import decoding, draw, log_probs, token_log_probs
 
 
 def kept(probabilities, top_k, top_p, num_ids=None):
@@ -77,3 +77,30 @@ def test_entropy_of_a_known_distribution():
   np.testing.assert_allclose(entropy, 1.5 * np.log(2), atol=1e-5)
   _, entropy = token_log_probs(logits, jnp.array([0]), decoding(1.0, 1, 1.0, 4))
   np.testing.assert_allclose(entropy, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("V", "top_k", "top_p"), [(5, 0, 1.0), (300, 0, 1.0), (300, 20, 0.9)])
+def test_draws_follow_the_distribution_and_say_its_log_probs(V, top_k, top_p):
+  """Chi-square over blocks and within them; a vocabulary that 128 does not divide is filled up."""
+  rows = 20_000
+  logits = np.random.default_rng(2).normal(0, 2, V).astype(np.float32)
+  how = decoding(0.8, top_k, top_p, V - 1)
+  keys = jax.random.split(jax.random.key(0), rows)
+  tokens, logp = jax.jit(draw)(keys, jnp.tile(logits, (rows, 1)), how)
+  exact = np.asarray(log_probs(jnp.asarray(logits[None]), how))[0]
+  np.testing.assert_allclose(logp, exact[tokens], atol=1e-5)
+  counts, expected = np.bincount(tokens, minlength=V), rows * np.exp(exact)
+  assert counts[expected == 0].sum() == 0
+  common = expected > 5
+  chi2 = np.sum((counts - expected)[common] ** 2 / expected[common])
+  assert chi2 < common.sum() + 5 * np.sqrt(2 * common.sum())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_has_no_log_prob_and_spoils_no_other(temperature, spoilt):
+  logits = np.zeros((2, 300), np.float32)
+  logits[0, 7] = spoilt
+  keys = jax.random.split(jax.random.key(0), 2)
+  _, logp = draw(keys, jnp.asarray(logits), decoding(temperature, 0, 1.0, 300))
+  assert np.isfinite(logp).tolist() == [False, True]

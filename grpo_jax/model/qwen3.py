@@ -40,6 +40,7 @@ class LayerCache:
   def write(self, k_BKTh: jax.Array, v_BKTh: jax.Array, start_B: jax.Array) -> "LayerCache":
     """Puts T new keys and values of each row at its own place start..start+T."""
     place = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice(old, new, (0, at, 0)))
+    k_BKTh, v_BKTh = (x.astype(self.k_BKSh.dtype) for x in (k_BKTh, v_BKTh))
     return LayerCache(place(self.k_BKSh, k_BKTh, start_B), place(self.v_BKSh, v_BKTh, start_B))
 
 
@@ -53,13 +54,18 @@ class Linear(nn.Module):
   shape: tuple[int, ...]
   axes: tuple[str, ...]  # logical names, one for each kernel axis
   std: float
+  layout: Layout
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
     kernel = self.param("kernel", init, self.shape, jnp.float32)
-    return jnp.einsum(self.equation, x, kernel.astype(self.dtype))
+    formed_in = self.layout.arithmetic_dtype(self.dtype)
+    product = jnp.einsum(
+      self.equation, x, kernel.astype(self.dtype), preferred_element_type=formed_in
+    )
+    return product.astype(self.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -88,7 +94,9 @@ class Attention(nn.Module):
     D, H, K, h = c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim
 
     def linear(name, equation, shape, axes):
-      return Linear(equation, shape, axes, c.initializer_range, self.dtype, name=name)
+      return Linear(
+        equation, shape, axes, c.initializer_range, self.layout, self.dtype, name=name
+      )
 
     def norm(name):
       return RMSNorm(h, c.rms_norm_eps, name=name)
@@ -122,7 +130,7 @@ class FeedForward(nn.Module):
 
     def linear(name, equation, shape, axes):
       std = self.config.initializer_range
-      return Linear(equation, shape, axes, std, self.dtype, name=name)
+      return Linear(equation, shape, axes, std, self.layout, self.dtype, name=name)
 
     gate_BTF = linear("gate", "BTD,DF->BTF", (D, F), ("embed", "mlp"))(x_BTD)
     up_BTF = linear("up", "BTD,DF->BTF", (D, F), ("embed", "mlp"))(x_BTD)
@@ -278,7 +286,8 @@ def empty_cache(
   shape = (rows, config.num_key_value_heads, length, config.head_dim)
 
   def zeros():
-    return layout.constrain(jnp.zeros(shape, dtype), "batch", "kv_heads", "length", "head_dim")
+    x_BKSh = jnp.zeros(shape, layout.arithmetic_dtype(dtype))
+    return layout.constrain(x_BKSh, "batch", "kv_heads", "length", "head_dim")
 
   return tuple(LayerCache(zeros(), zeros()) for _ in range(config.num_hidden_layers))
 

@@ -17,7 +17,7 @@ once.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import flax.struct
 import jax
@@ -28,6 +28,7 @@ from grpo_jax import distribution
 from grpo_jax.distribution import Decoding
 from grpo_jax.model.qwen3 import (
   Cache,
+  LayerCache,
   Params,
   Qwen3,
   abstract_params,
@@ -57,7 +58,7 @@ class Finished:
   rollout_F: np.ndarray  # which of the R rollouts each is
   tokens: list[np.ndarray]  # int32, the completion; an end-of-sequence id is its last token
   behaviour_logp: list[np.ndarray]  # float32, of each token
-  finish_F: np.ndarray  # of records.Finish
+  finish_F: np.ndarray  # int32, of records.Finish
 
 
 @flax.struct.dataclass
@@ -71,7 +72,7 @@ class _Prefilled:
 
 @flax.struct.dataclass
 class _Slots:
-  """B decode slots. A slot that is done waits to be emptied and refilled."""
+  """B decode slots. A slot that is done waits to be refilled."""
 
   cache: Cache  # [B, K, S, h] a layer
   hidden_BD: jax.Array  # of each row's last token: the next one is drawn from it
@@ -81,8 +82,14 @@ class _Slots:
   keys_B: jax.Array
   done_B: jax.Array
   finish_B: jax.Array
-  tokens_BN: jax.Array  # the completion
-  logp_BN: jax.Array
+
+
+@flax.struct.dataclass
+class _Drawn:
+  """What one burst drew in each slot; what stands behind a row's end is not part of it."""
+
+  tokens_Bk: jax.Array
+  logp_Bk: jax.Array
 
 
 class Sampler:
@@ -96,7 +103,6 @@ class Sampler:
     model: Qwen3,
     *,
     slots: int,
-    max_new_tokens: int,
     burst: int = 16,
     prefill: int = 8,
     gather_weights: bool = True,
@@ -105,18 +111,20 @@ class Sampler:
     Args:
       model: the trained module; sampling uses its unrolled twin.
       slots: B, rollouts decoded together; a multiple of the devices a batch is split over.
-      max_new_tokens: N, the longest completion; a rollout's own limit may be smaller.
-      burst: tokens between two looks of the host.
-      prefill: prompts read together.
+      burst: k, tokens between two looks of the host.
+      prefill: most prompts read together.
       gather_weights: hold the weights whole along fsdp while sampling, so that no token waits for
         them to be gathered; False where they do not fit.
     """
     model = model.clone(scan_layers=False, remat=False)
-    self._slots, self._max_new_tokens = slots, max_new_tokens
-    self._burst_tokens, self._prompts = burst, prefill
-    # Slots are split over devices; prompts, few at a time, are given to all.
+    if slots == 1 and model.dtype != model.layout.arithmetic_dtype(model.dtype):
+      slots = 2  # XLA's CPU backend has no fast product of one bfloat16 row with a matrix
+    self._slots, self._burst_tokens, self._prompts = slots, burst, prefill
+    # Slots are split over devices. Prompts, few at a time, are given to all; so is what the host
+    # asks for after a burst.
     every, by_row = model.layout.replicated, model.layout.sharding("batch")
-    in_slots = _Slots(model.layout.sharding("batch", "kv_heads"), *[by_row] * 9)
+    in_cache = model.layout.sharding("batch", "kv_heads")
+    in_slots = _Slots(in_cache, *[by_row] * 7)
     in_prefill = _Prefilled(model.layout.sharding(None, "kv_heads"), every, every)
     self.prepared = _prepared(model, gather_weights)
     self.prepare = jax.jit(
@@ -129,9 +137,7 @@ class Sampler:
       out_shardings=in_prefill,
     )
     self._empty = jax.jit(
-      functools.partial(_empty, model, slots, max_new_tokens),
-      static_argnums=0,
-      out_shardings=in_slots,
+      functools.partial(_empty, model, slots), static_argnums=0, out_shardings=in_slots
     )
     self._insert = jax.jit(
       _insert,
@@ -139,14 +145,17 @@ class Sampler:
       in_shardings=(in_slots, in_prefill, by_row, by_row, by_row),
       out_shardings=in_slots,
     )
-    self._grow = jax.jit(
-      _grow, static_argnums=1, donate_argnums=0, in_shardings=in_slots, out_shardings=in_slots
+    self._resize = jax.jit(
+      _resize, static_argnums=1, in_shardings=(in_cache,), out_shardings=in_cache
+    )
+    self._clear = jax.jit(
+      _clear, donate_argnums=0, in_shardings=(in_slots,), out_shardings=in_slots
     )
     self._burst = jax.jit(
       functools.partial(_burst, model, burst),
       donate_argnums=1,
       in_shardings=(None, in_slots, every, every),
-      out_shardings=in_slots,
+      out_shardings=(in_slots, every),
     )
 
   def stream(
@@ -161,69 +170,43 @@ class Sampler:
       how: temperature and filters.
       eos_ids_E: int32; any of these ends a rollout.
     """
-    prompt_len_N = np.array([len(prompt) for prompt in requests.prompts], np.int32)
-    padded = bucket(prompt_len_N.max())
-    limit_R = np.minimum(requests.limit_R, self._max_new_tokens).astype(np.int32)
-    start_R = prompt_len_N[requests.prompt_of_R]
-    end_R = start_R + limit_R
-    waiting = collections.deque(range(len(limit_R)))
-    rollout_B = np.full(self._slots, -1)
-    position_B = np.zeros(self._slots, np.int32)
-    window, length = None, bucket(max(padded, min(padded + self._burst_tokens, end_R.max())))
-    slots = self._empty(length)
-
-    while waiting or (rollout_B >= 0).any():
-      for window_index, chosen in self._assign(waiting, rollout_B, requests):
-        if window is None or window[0] != window_index:
-          window = window_index, self._read(prepared, requests, window_index, padded)
-        slots = self._fill(slots, window, chosen, requests, limit_R)
-        position_B[list(chosen)] = start_R[list(chosen.values())]
-      after_burst = np.minimum(position_B + self._burst_tokens, end_R[rollout_B])
-      needed = bucket(after_burst[rollout_B >= 0].max())
-      if needed > length:
-        slots, length = self._grow(slots, needed), needed
-      slots = self._burst(prepared, slots, how, eos_ids_E)
-      done_B, position_B = jax.device_get((slots.done_B, slots.position_B))
-      position_B = np.array(position_B)
-      ended = np.flatnonzero(done_B & (rollout_B >= 0))
-      if len(ended):
-        yield _finished(slots, ended, rollout_B[ended])
-        rollout_B[ended] = -1
+    queue = _Queue(requests, self._prompts)
+    rows: list[_Row | None] = [None] * self._slots
+    slots, length, window, read = None, 0, None, None
+    spoilt: set[int] = set()  # slots whose cache holds NaN
+    while queue.waiting or any(rows):
+      seated = queue.seat(rows)
+      needed = max(row.length_after(self._burst_tokens) for row in rows if row)
+      needed = bucket(max([needed, *map(queue.padded_length, seated)]))
+      if not length // 2 < needed <= length:
+        slots, length = self._resized(slots, needed), needed
+      for index, seats in seated.items():
+        if spoilt & set(seats):
+          slots, spoilt = self._clear(slots), spoilt - set(seats)
+        if index != window:
+          window, read = index, self._prefill(prepared, *queue.prompts(index))
+        slots = self._insert(slots, read, *queue.newcomers(index, seats, rows))
+      slots, drawn = self._burst(prepared, slots, how, eos_ids_E)
+      seen = jax.device_get((drawn, slots.position_B, slots.done_B, slots.finish_B))
+      ended = _advance_rows(rows, *seen)
+      if ended:
+        spoilt |= {slot for slot, row in ended.items() if row.finish == Finish.NONFINITE}
+        yield _finished(ended.values())
 
   def compiled_programs(self) -> int:
     """How many programs sampling has compiled so far; new settings must not raise it."""
-    programs = (self._prefill, self._empty, self._insert, self._grow, self._burst)
+    programs = (self._prefill, self._empty, self._insert, self._resize, self._clear, self._burst)
     return sum(program._cache_size() for program in programs)
 
-  def _assign(self, waiting, rollout_B, requests) -> Iterator[tuple[int, dict[int, int]]]:
-    """Gives free slots to waiting rollouts: yields, for each window of prompts, slot -> rollout."""
-    chosen: dict[int, dict[int, int]] = {}
-    for slot in np.flatnonzero(rollout_B < 0):
-      if not waiting:
-        break
-      rollout = waiting.popleft()
-      rollout_B[slot] = rollout
-      window = int(requests.prompt_of_R[rollout]) // self._prompts
-      chosen.setdefault(window, {})[int(slot)] = rollout
-    yield from chosen.items()
-
-  def _read(self, prepared, requests: Requests, window: int, padded: int) -> _Prefilled:
-    """Prefills a window of prompts; the last window is filled up with its first prompt."""
-    prompts = requests.prompts[window * self._prompts :][: self._prompts]
-    prompts = prompts + prompts[:1] * (self._prompts - len(prompts))
-    tokens_nP, length_n = pad_prompts(prompts, padded)
-    return self._prefill(prepared, tokens_nP, length_n)
-
-  def _fill(self, slots, window, chosen, requests: Requests, limit_R) -> _Slots:
-    """Puts rollouts into their slots."""
-    index, prefilled = window
-    source_B = np.full(self._slots, -1, np.int32)
-    rollout_B = np.zeros(self._slots, np.int32)
-    for slot, rollout in chosen.items():
-      source_B[slot] = requests.prompt_of_R[rollout] - index * self._prompts
-      rollout_B[slot] = rollout
-    keys_B = requests.keys_R[rollout_B]
-    return self._insert(slots, prefilled, source_B, limit_R[rollout_B], keys_B)
+  def _resized(self, slots: _Slots | None, length: int) -> _Slots:
+    """The same slots with a cache of another length, or new ones."""
+    if slots is None:
+      return self._empty(length)
+    # Layer by layer: the old cache and the new one never exist together.
+    layers, slots = list(slots.cache), slots.replace(cache=())
+    for i in range(len(layers)):
+      layers[i] = self._resize(layers[i], length)
+    return slots.replace(cache=tuple(layers))
 
 
 def bucket(length: int) -> int:
@@ -261,15 +244,109 @@ def collect_samples(requests: Requests, parts: list[Finished], length: int) -> S
   return Samples(tokens_RT, prompt_len_R, completion_len_R, logp_RT, finish_R)
 
 
-def _finished(slots: _Slots, ended: np.ndarray, rollout_F: np.ndarray) -> Finished:
-  count_B, tokens_BN, logp_BN, finish_B = jax.device_get(
-    (slots.count_B, slots.tokens_BN, slots.logp_BN, slots.finish_B)
-  )
+# ------------------------------------------------------------------------- the host's side
+
+
+@dataclasses.dataclass
+class _Row:
+  """A rollout in its slot."""
+
+  rollout: int
+  position: int  # tokens so far, prompt included
+  end: int  # where its limit stops it
+  tokens: list[np.ndarray]  # of each burst
+  logp: list[np.ndarray]
+  finish: int = Finish.LENGTH
+
+  def length_after(self, tokens: int) -> int:
+    return min(self.position + tokens, self.end)
+
+
+class _Queue:
+  """Rollouts that wait, those of short prompts first, and the windows in which prompts are read:
+  neighbours by length, so that little of a window is padding."""
+
+  def __init__(self, requests: Requests, window: int):
+    self._requests, self._window = requests, window
+    used_N = np.unique(requests.prompt_of_R)
+    length_N = np.array([len(requests.prompts[n]) for n in used_N])
+    self._ordered = used_N[np.argsort(length_N, kind="stable")].tolist()
+    self._place = {n: place for place, n in enumerate(self._ordered)}
+    by_place = sorted(
+      range(len(requests.prompt_of_R)), key=lambda r: self._place[requests.prompt_of_R[r]]
+    )
+    self.waiting = collections.deque(by_place)
+    self._keys_R = np.asarray(jax.random.key_data(requests.keys_R))
+
+  def seat(self, rows: list[_Row | None]) -> dict[int, list[int]]:
+    """Puts waiting rollouts into empty rows; returns the slots filled from each window."""
+    seated: dict[int, list[int]] = {}
+    for slot, row in enumerate(rows):
+      if row is not None:
+        continue
+      if not self.waiting:
+        break
+      rollout = self.waiting.popleft()
+      prompt = self._requests.prompt_of_R[rollout]
+      start = len(self._requests.prompts[prompt])
+      rows[slot] = _Row(rollout, start, start + int(self._requests.limit_R[rollout]), [], [])
+      seated.setdefault(self._place[prompt] // self._window, []).append(slot)
+    return seated
+
+  def prompts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """The window's prompts, padded to a bucket, and their lengths. A window that is not full is
+    filled up to a power of two."""
+    prompts = self._in_window(index)
+    size = 1 << (len(prompts) - 1).bit_length()
+    return pad_prompts(prompts + prompts[:1] * (size - len(prompts)), self.padded_length(index))
+
+  def padded_length(self, index: int) -> int:
+    return bucket(max(map(len, self._in_window(index))))
+
+  def newcomers(
+    self, index: int, seats: list[int], rows: list[_Row | None]
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each slot: the prompt of the window that starts there (-1: none), limit and key."""
+    source_B = np.full(len(rows), -1, np.int32)
+    limit_B = np.zeros(len(rows), np.int32)
+    keys_B2 = np.zeros((len(rows), *self._keys_R.shape[1:]), self._keys_R.dtype)
+    for slot in seats:
+      rollout = rows[slot].rollout
+      place = self._place[self._requests.prompt_of_R[rollout]]
+      source_B[slot] = place - index * self._window
+      limit_B[slot] = self._requests.limit_R[rollout]
+      keys_B2[slot] = self._keys_R[rollout]
+    return source_B, limit_B, keys_B2
+
+  def _in_window(self, index: int) -> list[np.ndarray]:
+    chosen = self._ordered[index * self._window :][: self._window]
+    return [self._requests.prompts[n] for n in chosen]
+
+
+def _advance_rows(
+  rows: list[_Row | None], drawn: _Drawn, position_B, done_B, finish_B
+) -> dict[int, _Row]:
+  """Hands each row what it drew; takes those that ended out of their slots and returns them."""
+  ended = {}
+  for slot, row in enumerate(rows):
+    if row is None:
+      continue
+    new = position_B[slot] - row.position
+    row.tokens.append(drawn.tokens_Bk[slot, :new])
+    row.logp.append(drawn.logp_Bk[slot, :new])
+    row.position += new
+    if done_B[slot]:
+      row.finish, rows[slot], ended[slot] = finish_B[slot], None, row
+  return ended
+
+
+def _finished(ended: Iterable[_Row]) -> Finished:
+  ended = list(ended)
   return Finished(
-    rollout_F=rollout_F,
-    tokens=[tokens_BN[slot, : count_B[slot]] for slot in ended],
-    behaviour_logp=[logp_BN[slot, : count_B[slot]] for slot in ended],
-    finish_F=finish_B[ended],
+    rollout_F=np.array([row.rollout for row in ended]),
+    tokens=[np.concatenate(row.tokens) for row in ended],
+    behaviour_logp=[np.concatenate(row.logp) for row in ended],
+    finish_F=np.array([row.finish for row in ended], np.int32),
   )
 
 
@@ -301,7 +378,7 @@ def _prefill(model: Qwen3, params: Params, tokens_nP: jax.Array, length_n: jax.A
   return _Prefilled(cache, hidden_nD, length_n)
 
 
-def _empty(model: Qwen3, slots: int, max_new_tokens: int, length: int) -> _Slots:
+def _empty(model: Qwen3, slots: int, length: int) -> _Slots:
   """Slots that are all done: nothing is decoded in them until they are filled."""
   zeros_B = jnp.zeros(slots, jnp.int32)
   return _Slots(
@@ -313,13 +390,11 @@ def _empty(model: Qwen3, slots: int, max_new_tokens: int, length: int) -> _Slots
     keys_B=jax.random.split(jax.random.key(0), slots),
     done_B=jnp.ones(slots, bool),
     finish_B=zeros_B,
-    tokens_BN=jnp.zeros((slots, max_new_tokens), jnp.int32),
-    logp_BN=jnp.zeros((slots, max_new_tokens), jnp.float32),
   )
 
 
 @jax.named_scope("insert")
-def _insert(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B) -> _Slots:
+def _insert(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slots:
   """Starts rollouts in the slots whose `source_B` names a prompt (-1: the slot goes on)."""
   fresh_B = source_B >= 0
   source_B = jnp.maximum(source_B, 0)
@@ -338,66 +413,74 @@ def _insert(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B) -> _Slot
     position_B=choose(read.length_n[source_B], slots.position_B),
     count_B=choose(0, slots.count_B),
     limit_B=choose(limit_B, slots.limit_B),
-    keys_B=jnp.where(fresh_B, keys_B, slots.keys_B),
+    keys_B=jnp.where(fresh_B, jax.random.wrap_key_data(keys_B2), slots.keys_B),
     done_B=choose(limit_B < 1, slots.done_B),
     finish_B=choose(Finish.LENGTH, slots.finish_B),
   )
 
 
-def _grow(slots: _Slots, length: int) -> _Slots:
-  """The same slots with a longer cache."""
+def _resize(layer: LayerCache, length: int) -> LayerCache:
+  """A longer cache, or a shorter one of which only the front is in use."""
 
-  def longer(x_BKSh):
-    return jnp.pad(x_BKSh, ((0, 0), (0, 0), (0, length - x_BKSh.shape[2]), (0, 0)))
+  def fit(x_BKSh):
+    longer = max(0, length - x_BKSh.shape[2])
+    return jnp.pad(x_BKSh, ((0, 0), (0, 0), (0, longer), (0, 0)))[:, :, :length]
 
-  return slots.replace(cache=jax.tree.map(longer, slots.cache))
+  return jax.tree.map(fit, layer)
+
+
+def _clear(slots: _Slots) -> _Slots:
+  """Zeros where NaN may be: attention gives unused places the weight 0, and 0 x NaN is NaN."""
+  spoilt_B = slots.finish_B == Finish.NONFINITE
+  clean = functools.partial(jnp.where, spoilt_B[:, None, None, None], 0)
+  return slots.replace(cache=jax.tree.map(clean, slots.cache))
 
 
 @jax.named_scope("decode")
-def _burst(model: Qwen3, steps: int, params: Params, slots: _Slots, how: Decoding, eos_ids_E):
+def _burst(
+  model: Qwen3, steps: int, params: Params, slots: _Slots, how: Decoding, eos_ids_E
+) -> tuple[_Slots, _Drawn]:
   """Decodes up to `steps` tokens in every slot that is not done; ends early when all are."""
+  B = len(slots.done_B)
+  nothing = _Drawn(jnp.zeros((B, steps), jnp.int32), jnp.zeros((B, steps), jnp.float32))
 
   def unfinished(carry):
-    step, slots = carry
+    step, slots, _ = carry
     return (step < steps) & ~jnp.all(slots.done_B)
 
   def advance(carry):
-    step, slots = carry
-    return step + 1, _advance(model, params, slots, how, eos_ids_E)
+    step, slots, drawn = carry
+    slots, token_B, logp_B = _advance(model, params, slots, how, eos_ids_E)
+    # All rows write the same column: a row is alive from the first column on until its end.
+    tokens_Bk = jax.lax.dynamic_update_slice(drawn.tokens_Bk, token_B[:, None], (0, step))
+    logp_Bk = jax.lax.dynamic_update_slice(drawn.logp_Bk, logp_B[:, None], (0, step))
+    return step + 1, slots, _Drawn(tokens_Bk, logp_Bk)
 
-  return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), slots))[1]
+  return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), slots, nothing))[1:]
 
 
-def _advance(model: Qwen3, params: Params, slots: _Slots, how: Decoding, eos_ids_E) -> _Slots:
+def _advance(
+  model: Qwen3, params: Params, slots: _Slots, how: Decoding, eos_ids_E
+) -> tuple[_Slots, jax.Array, jax.Array]:
   """Draws one token a slot and feeds it back. Slots that are done compute, but change nothing that
   is read later."""
   logits_BV = model.apply({"params": params}, slots.hidden_BD, method="logits")
-  token_B, logp_B = _draw(slots.keys_B, slots.count_B, logits_BV, how)
-  going_B = ~slots.done_B
+  keys_B = jax.vmap(jax.random.fold_in)(slots.keys_B, slots.count_B)
+  token_B, logp_B = distribution.draw(keys_B, logits_BV, how)
+  alive_B, sound_B = ~slots.done_B, jnp.isfinite(logp_B)
+  going_B = alive_B & sound_B
   is_eos_B = jnp.any(token_B[:, None] == eos_ids_E[None, :], axis=-1)
   hidden_B1D, cache = model.apply(
     {"params": params}, token_B[:, None], slots.position_B[:, None], None, slots.cache
   )
   count_B = slots.count_B + going_B
-  # A column beyond the end is dropped: what a finished row wrote stays as it is.
-  rows_B = jnp.arange(len(going_B))
-  column_B = jnp.where(going_B, slots.count_B, slots.tokens_BN.shape[1])
-  return slots.replace(
+  finish_B = jnp.where(going_B & is_eos_B, Finish.EOS, slots.finish_B)
+  slots = slots.replace(
     cache=cache,
     hidden_BD=hidden_B1D[:, 0],
     position_B=slots.position_B + going_B,
     count_B=count_B,
-    done_B=slots.done_B | is_eos_B | (count_B >= slots.limit_B),
-    finish_B=jnp.where(going_B & is_eos_B, Finish.EOS, slots.finish_B),
-    tokens_BN=slots.tokens_BN.at[rows_B, column_B].set(token_B, mode="drop"),
-    logp_BN=slots.logp_BN.at[rows_B, column_B].set(logp_B, mode="drop"),
+    done_B=slots.done_B | ~sound_B | is_eos_B | (count_B >= slots.limit_B),
+    finish_B=jnp.where(alive_B & ~sound_B, Finish.NONFINITE, finish_B),
   )
-
-
-def _draw(keys_B, count_B, logits_BV, how: Decoding) -> tuple[jax.Array, jax.Array]:
-  """Tokens and their log-probabilities; the noise of token i of a rollout is its key's i-th."""
-  logp_BV = distribution.log_probs(logits_BV, how)
-  keys_B = jax.vmap(jax.random.fold_in)(keys_B, count_B)
-  token_B = distribution.draw(keys_B, logp_BV, logits_BV, how)
-  logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
-  return token_B, jnp.where(how.temperature > 0, logp_B, 0.0)
+  return slots, token_B, logp_B

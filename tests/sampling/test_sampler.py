@@ -55,9 +55,7 @@ def requests(prompts, copies, *, limit=12, seed=0, step=0):
 
 
 def sample(model, params, asked, how=PLAIN, eos=NO_EOS, *, slots=8, burst=5, max_new_tokens=12):
-  sampler = Sampler(
-    model, slots=slots, burst=burst, max_new_tokens=max_new_tokens, prefill=2
-  )
+  sampler = Sampler(model, slots=slots, burst=burst, prefill=2)
   return run(sampler, sampler.prepare(params), asked, how, eos, max_new_tokens)
 
 
@@ -197,7 +195,7 @@ def test_short_rollouts_come_out_before_long_ones_end(folder):
   """What finishes early is verified while the rest decodes."""
   model, params = load(folder)
   asked = requests(random_prompts([4]), [6], limit=[1, 12, 2, 1, 1, 1])
-  sampler = Sampler(model, slots=2, burst=2, max_new_tokens=12)
+  sampler = Sampler(model, slots=2, burst=2)
   order = [part.rollout_F.tolist() for part in
            sampler.stream(sampler.prepare(params), asked, PLAIN, NO_EOS)]  # fmt: skip
   assert sorted(itertools.chain.from_iterable(order)) == list(range(6))
@@ -249,7 +247,7 @@ def test_no_parameter_moves_between_devices_while_decoding(folder, mesh):
   """In the compiled program itself: nothing that crosses devices is as large as the smallest matrix
   of a layer."""
   model, params = load(folder, mesh)
-  sampler = Sampler(model, slots=8, burst=4, max_new_tokens=12)
+  sampler = Sampler(model, slots=8, burst=4)
   prepared = sampler.prepare(params)
   program = sampler._burst.lower(prepared, sampler._empty(32), PLAIN, NO_EOS).compile().as_text()
   moved = [math.prod(map(int, filter(None, shape.split(",")))) for shape, _ in
@@ -261,7 +259,7 @@ def test_no_parameter_moves_between_devices_while_decoding(folder, mesh):
 def test_weights_that_do_not_fit_stay_split_and_give_the_same_tokens(folder):
   asked = requests(random_prompts([4, 9]), [4, 4])
   model, params = load(folder, (2, 4, 1))
-  split = Sampler(model, slots=8, max_new_tokens=12, gather_weights=False)
+  split = Sampler(model, slots=8, gather_weights=False)
   prepared = split.prepare(params)
   assert prepared["embedding"].addressable_shards[0].data.size == prepared["embedding"].size // 4
   np.testing.assert_array_equal(
@@ -273,11 +271,11 @@ def test_new_settings_compile_nothing(folder):
   """Temperature, filters, seeds, end ids, limits and group sizes are data; lengths come in buckets
   that were met before."""
   model, params = load(folder)
-  sampler = Sampler(model, slots=4, burst=4, max_new_tokens=12, prefill=2)
+  sampler = Sampler(model, slots=4, burst=4, prefill=2)
   prepared = sampler.prepare(params)
   compiled = []
   for temperature, top_k, top_p, seed, copies in [
-    (1.0, 0, 1.0, 0, [2, 2]), (0.0, 0, 1.0, 1, [1, 5]), (0.7, 5, 0.9, 2, [3, 0, 1]),
+    (1.0, 0, 1.0, 0, [2, 4]), (0.0, 0, 1.0, 1, [1, 5]), (0.7, 5, 0.9, 2, [3, 0, 1]),
   ]:  # fmt: skip
     prompts = random_prompts([4, 7, 7][: len(copies)])
     limits = 12 - np.arange(sum(copies))[::-1] % (seed + 2)
@@ -288,12 +286,61 @@ def test_new_settings_compile_nothing(folder):
   assert compiled[0] == compiled[1] == compiled[2]
 
 
+def test_a_cache_that_grows_and_shrinks_changes_no_token(folder):
+  """Caches are cut to the rollouts alive; peers pay for the longest one possible at every step."""
+  model, params = load(folder)
+  limits = [60, 3, 5, 40, 4, 4, 30, 2]
+  asked = requests(random_prompts([4, 20, 9, 30]), [2, 2, 2, 2], limit=limits)
+  whole = sample(model, params, asked, slots=8, burst=64, max_new_tokens=64)
+  sampler = Sampler(model, slots=1, burst=4, prefill=1)
+  lengths = []
+  resize = sampler._resized
+  sampler._resized = lambda slots, length: lengths.append(length) or resize(slots, length)
+  bits = run(sampler, sampler.prepare(params), asked, max_new_tokens=64)
+  np.testing.assert_array_equal(bits.tokens_RT, whole.tokens_RT)
+  np.testing.assert_allclose(bits.behaviour_logp_RT, whole.behaviour_logp_RT, atol=1e-5)
+  assert any(np.diff(lengths) > 0) and any(np.diff(lengths) < 0), lengths
+
+
+def test_logits_that_are_not_finite_end_their_rollout_alone(folder):
+  """One poisoned prompt: its rollouts are marked, its neighbours and the next rollouts in its slots
+  draw what they would have drawn."""
+  model, params = load(folder)
+  prompts = random_prompts([4, 4, 4, 4])
+  prompts[1][2], healthy = 77, [n for n in range(8) if n // 2 != 1]
+  prompts = [np.where((p == 77) & (n != 1), 1, p) for n, p in enumerate(prompts)]
+  embedding = params["embedding"].at[77].set(np.nan)
+  known = decoding(1.0, 0, 1.0, 77)  # or the tied head gives every row a NaN logit
+  asked = requests(prompts, [2, 2, 2, 2])
+  sampler = Sampler(model, slots=2, burst=5, prefill=2)
+  spoilt = run(sampler, sampler.prepare(params | {"embedding": embedding}), asked, known)
+  sound = run(sampler, sampler.prepare(params), asked, known)
+  assert spoilt.finish_R.tolist() == [
+    Finish.LENGTH if n in healthy else Finish.NONFINITE for n in range(8)
+  ]
+  assert spoilt.completion_len_R[2:4].tolist() == [0, 0]
+  np.testing.assert_array_equal(spoilt.tokens_RT[healthy], sound.tokens_RT[healthy])
+
+
+def test_bfloat16_stays_near_float32(folder):
+  """Same noise, rounded weights: log-probabilities differ by rounding alone."""
+  model, params = load(folder)
+  asked = requests(random_prompts([9, 4]), [2, 1])
+  narrow = model.clone(dtype=np.dtype("bfloat16"))
+  for slots in (1, 4):
+    samples = sample(narrow, params, asked, slots=slots)
+    trainer, _ = jax.jit(lambda p, s: sample_log_probs(narrow, p, s, PLAIN))(params, samples)
+    mask = np.asarray(completion_mask(samples))
+    difference = np.abs(np.asarray(trainer)[mask] - samples.behaviour_logp_RT[mask])
+    assert 0 < difference.mean() < 0.02
+
+
 def test_decoding_stops_when_all_rows_have_ended(folder):
   """With every id an end of sequence, a limit of 4096 must cost one token, not 4096."""
   model, params = load(folder)
   asked = requests(random_prompts([4]), [2], limit=4096)
   everything = np.arange(VOCAB, dtype=np.int32)
-  sampler = Sampler(model, slots=2, burst=4096, max_new_tokens=4096)
+  sampler = Sampler(model, slots=2, burst=4096)
   prepared = sampler.prepare(params)
   run(sampler, prepared, asked, PLAIN, everything, 4096)
   start = time.perf_counter()
