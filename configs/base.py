@@ -74,7 +74,16 @@ def get_config() -> ConfigDict:
   config.reward = ConfigDict()
   config.reward.right = 1.0
   config.reward.wrong = -1.0
+  config.reward.overlong = 0.0  # last share of max_new_tokens, over which 0 to 1 is taken off
+  config.reward.kl = "k1"  # estimator of the KL to the start policy that is taken off; k1, k2, k3
+  config.reward.kl_coef = 0.0  # 0: none; above 0 keeps a second copy of the weights
   config.keep = "everything"  # or "mixed_groups": drop groups all right or all wrong
+  config.keep_truncated = True  # False: rollouts cut at max_new_tokens have no part in the loss
+
+  # What a rollout is worth beside its group: (reward - baseline) / scale.
+  config.advantage = ConfigDict()
+  config.advantage.baseline = "mean"  # of the group; leave_one_out, none
+  config.advantage.scale = "group_std"  # batch_std, beta, none
 
   config.verifier = ConfigDict()
   config.verifier.workers = 2  # processes
@@ -89,10 +98,21 @@ def get_config() -> ConfigDict:
   config.replay.capacity = 30_000  # rollouts; age is the limit that binds
 
   config.loss = ConfigDict()
+  config.loss.ratio = "token"  # or "sequence": one ratio for a row, the geometric mean
+  config.loss.clip = "ppo"  # cispo, minirl, none
   config.loss.clip_low = 0.2
   config.loss.clip_high = 0.28
-  config.loss.dual_clip = 10.0  # 0: off
-  config.loss.kl_coef = 0.0  # k3 to the start policy; above 0 keeps a second copy of the weights
+  config.loss.dual_clip = 10.0  # ppo: bounds the loss of negative advantages; 0: off
+  config.loss.weight_cap = 5.0  # minirl: largest importance weight
+  config.loss.aggregate = "token_mean"  # sequence_mean, constant
+  config.loss.anchor = "behaviour"  # ratios are to the log-probs of sampling; or "recomputed"
+  config.loss.correction = "none"  # truncate, mask: the loss times anchor / behaviour, bounded
+  config.loss.correction_low = 0.5  # mask: tokens of smaller weight are left out
+  config.loss.correction_high = 2.0  # truncate: largest weight; mask: tokens above are left out
+  config.loss.kl = "k3"  # or k2: estimator of the KL to the start policy
+  config.loss.kl_coef = 0.0  # 0: none; above 0 keeps a second copy of the weights
+  config.loss.entropy = "uniform"  # or "advantage": tokens of good rollouts up, of bad ones down
+  config.loss.entropy_coef = 0.0  # nats; 0: no bonus
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-6

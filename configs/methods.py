@@ -14,6 +14,62 @@ from grpo_jax.errors import UserError
 METHODS: dict[str, dict] = {
   # Group-relative policy optimisation, arXiv 2402.03300, with token mean, clip-higher and no KL.
   "grpo": {},
+  # DAPO, arXiv 2503.14476: clip-higher, token mean, soft punishment of overlong answers (4,096 of
+  # 20,480 tokens). Its refill of groups without variance is not here.
+  "dapo": {
+    "loss.clip_low": 0.2,
+    "loss.clip_high": 0.28,
+    "loss.aggregate": "token_mean",
+    "reward.overlong": 0.2,
+  },
+  # Dr. GRPO, arXiv 2503.20783: no division by the group's spread or by a row's length.
+  "dr_grpo": {"advantage.scale": "none", "loss.aggregate": "constant"},
+  # RLOO, arXiv 2402.14740: the others of the group are the baseline.
+  "rloo": {"advantage.baseline": "leave_one_out", "advantage.scale": "none"},
+  # REINFORCE++-baseline, arXiv 2501.03262: the spread of the batch, and KL as k2, whose coefficient
+  # stays 0: set loss.kl_coef.
+  "reinforce_pp": {"advantage.scale": "batch_std", "loss.kl": "k2"},
+  # BNPO, arXiv 2506.02864: a fitted Beta density divides the advantage; it is fitted to one step's
+  # groups. (What TRL calls "bnpo" is the token mean.)
+  "bnpo": {"advantage.scale": "beta"},
+  # GSPO, arXiv 2507.18071: one ratio a sequence, clipped tightly.
+  "gspo": {
+    "loss.ratio": "sequence",
+    "loss.clip_low": 3e-4,
+    "loss.clip_high": 4e-4,
+    "loss.dual_clip": 0.0,
+    "loss.aggregate": "sequence_mean",
+  },
+  # CISPO, arXiv 2506.13585: the weight is clipped, the gradient is not. Nothing bounds it from
+  # below; the paper tunes the upper bound, 5 is what others set.
+  "cispo": {"loss.clip": "cispo", "loss.clip_low": 1.0, "loss.clip_high": 4.0},
+  # MiniRL, arXiv 2512.01374: the weight is to the sampler, the mask to the trainer's policy at the
+  # start of the step; no spread, no lengths. (Its routing replay is for mixtures of experts.)
+  "minirl": {
+    "advantage.scale": "none",
+    "loss.clip": "minirl",
+    "loss.clip_low": 0.2,
+    "loss.clip_high": 0.27,
+    "loss.weight_cap": 5.0,
+    "loss.anchor": "recomputed",
+    "loss.aggregate": "constant",
+  },
+  # IBRO, arXiv 2507.18391: entropy weighed by the advantage. The paper does not say how much.
+  "ibro": {"loss.entropy": "advantage", "loss.entropy_coef": 1e-3},
+  # Truncated importance sampling, Yao et al. 2025, fengyao.notion.site/off-policy-rl: sampler and
+  # trainer differ even at the same weights.
+  "tis": {
+    "loss.anchor": "recomputed",
+    "loss.correction": "truncate",
+    "loss.correction_high": 2.0,
+  },
+  # IcePop, arXiv 2510.18855: tokens on which they differ too much are left out.
+  "icepop": {
+    "loss.anchor": "recomputed",
+    "loss.correction": "mask",
+    "loss.correction_low": 0.5,
+    "loss.correction_high": 5.0,
+  },
   # Rollout-level advantage-prioritised replay, arXiv 2606.04560, section 1: zero-variance filter,
   # every surviving fresh rollout, and half as many old ones by |A|^0.5, none older than 10 steps.
   "aper": {

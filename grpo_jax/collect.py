@@ -1,7 +1,7 @@
 """One step's fresh rollouts: select -> allocate -> sample -> verify -> advantage -> keep."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -10,10 +10,9 @@ from grpo_jax.answers import Answerer, Answers
 from grpo_jax.data.problems import ProblemSet
 from grpo_jax.data.prompts import Prompt
 from grpo_jax.distribution import Decoding
-from grpo_jax.learner.advantages import group_advantages
 from grpo_jax.model.qwen3 import Params
 from grpo_jax.model.sharding import Layout
-from grpo_jax.records import Finish, Rollouts
+from grpo_jax.records import Finish, Rollouts, Samples
 from grpo_jax.run.rollout_log import RolloutEntry
 from grpo_jax.verify import Outcome
 
@@ -36,16 +35,23 @@ class Collector:
 
   Attributes:
     answerer: samples and verifies.
-    keep: which finished rollouts enter the batch (a choice of `methods.keep`).
+    keep: which finished rollouts enter the batch (a choice of `methods.keep`), by verdicts alone.
+    keep_truncated: False: rollouts cut at the token limit do not enter it either (DAPO's overlong
+      filtering); their rewards stay in the baseline.
     reward_right, reward_wrong: what an answer is worth.
+    penalties: numbers by name that each rollout's reward loses, whatever the answer.
+    advantages: from rewards, groups and what is scored (`learner.advantages`, its choices bound).
     how: temperature and filters of training rollouts.
     layout: where the rollouts live.
   """
 
   answerer: Answerer
   keep: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+  keep_truncated: bool
   reward_right: float
   reward_wrong: float
+  penalties: Mapping[str, Callable[[Samples], np.ndarray]]
+  advantages: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
   how: Decoding
   layout: Layout
 
@@ -59,9 +65,14 @@ class Collector:
   ) -> Fresh:
     """Asks prompt n `copies_N[n]` times; `step` is the rollouts' birth."""
     answers = self.answerer(prepared, prompts, copies_N, key, self.how)
-    reward_R, scored_R = self._rewards(answers)
-    advantage_R = group_advantages(reward_R, answers.group_R, scored_R)
-    keep_R = self.keep(reward_R, answers.group_R, scored_R)
+    verdict_R = self._worth(answers)
+    penalty_R = {name: penalty(answers.samples) for name, penalty in self.penalties.items()}
+    reward_R = verdict_R - sum(penalty_R.values(), np.zeros(len(verdict_R)))
+    scored_R = np.isfinite(reward_R)
+    advantage_R = self.advantages(reward_R, answers.group_R, scored_R)
+    keep_R = self.keep(verdict_R, answers.group_R, scored_R)
+    if not self.keep_truncated:
+      keep_R &= answers.samples.finish_R != Finish.LENGTH
     rollouts = Rollouts(
       samples=answers.samples,
       reward_R=np.where(scored_R, reward_R, 0).astype(np.float32),
@@ -77,19 +88,19 @@ class Collector:
       answers=answers,
       reward_R=reward_R,
       advantage_R=advantage_R,
-      metrics=_describe(answers, reward_R, scored_R, advantage_R, keep_R),
+      metrics=_describe(answers, reward_R, scored_R, advantage_R, keep_R)
+      | {f"reward/{name}_penalty": values_R.mean() for name, values_R in penalty_R.items()},
     )
 
-  def _rewards(self, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards, NaN where there is no verdict, and where there is one."""
+  def _worth(self, answers: Answers) -> np.ndarray:
+    """What each answer is worth by its verdict; NaN where there is none."""
     worth = {
       Outcome.RIGHT: self.reward_right,
       Outcome.WRONG: self.reward_wrong,
       Outcome.UNPARSEABLE: self.reward_wrong,
       Outcome.UNSCORED: np.nan,
     }
-    reward_R = np.array([worth[verdict.outcome] for verdict in answers.verdicts])
-    return reward_R, ~np.isnan(reward_R)
+    return np.array([worth[verdict.outcome] for verdict in answers.verdicts])
 
 
 def rollout_entries(fresh: Fresh, problems: ProblemSet, groups: int) -> list[RolloutEntry]:

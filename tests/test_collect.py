@@ -1,0 +1,81 @@
+"""What a rollout is worth: verdict, penalties, what is unscored, what is cut."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from grpo_jax.answers import Answers
+from grpo_jax.collect import Collector
+from grpo_jax.distribution import decoding
+from grpo_jax.learner.advantages import group_advantages
+from grpo_jax.learner.overlong import overlong_penalty
+from grpo_jax.methods.keep import KEEP
+from grpo_jax.model.sharding import make_layout
+from grpo_jax.records import Finish, Samples
+from grpo_jax.verify import Outcome, Verdict
+
+LENGTH_R = np.array([10, 4, 9, 2, 10, 10], np.int32)
+OUTCOMES = [Outcome.RIGHT, Outcome.WRONG, Outcome.RIGHT, Outcome.UNSCORED] + [Outcome.RIGHT] * 2
+
+
+def answers() -> Answers:
+  """Two groups of three, of at most 10 tokens; the second one all right or unscored."""
+  samples = Samples(
+    tokens_RT=np.zeros((6, 12), np.int32),
+    prompt_len_R=np.ones(6, np.int32),
+    completion_len_R=LENGTH_R,
+    behaviour_logp_RT=np.zeros((6, 12), np.float32),
+    finish_R=np.where(LENGTH_R == 10, Finish.LENGTH, Finish.EOS).astype(np.int32),
+  )
+  verdicts = [Verdict(outcome, None, "") for outcome in OUTCOMES]
+  group_R = np.array([0, 0, 0, 1, 1, 1], np.int32)
+  return Answers(samples, group_R, group_R, [""] * 6, verdicts, 1.0, 0.0)
+
+
+def collect(**changes):
+  choices = {
+    "answerer": lambda *_: answers(),
+    "keep": KEEP["everything"],
+    "keep_truncated": True,
+    "reward_right": 1.0,
+    "reward_wrong": -1.0,
+    "penalties": {},
+    "advantages": functools.partial(group_advantages, scale="none"),
+    "how": decoding(1.0, 0, 1.0, 10),
+    "layout": make_layout(devices=jax.devices()[:1]),
+  }
+  return Collector(**(choices | changes))(None, [], np.array([3, 3]), jax.random.key(0), 1)
+
+
+def test_penalties_come_off_before_the_baseline():
+  overlong = functools.partial(overlong_penalty, limit=10, share=0.2)
+  fresh = collect(penalties={"overlong": overlong})
+  np.testing.assert_allclose(fresh.reward_R, [0, -1, 0.5, np.nan, 0, 0])
+  np.testing.assert_allclose(fresh.advantage_R, np.array([1, -5, 4, 0, 0, 0]) / 6, atol=1e-6)
+  np.testing.assert_allclose(fresh.metrics["reward/overlong_penalty"], 3.5 / 6)
+
+
+def test_a_filter_looks_at_verdicts_not_at_penalties():
+  """Answers all right but of different lengths are still a group without signal on being right."""
+  uneven = {"any": lambda samples: 0.1 * np.arange(6)}
+  fresh = collect(penalties=uneven, keep=KEEP["mixed_groups"])
+  np.testing.assert_array_equal(fresh.rollouts.weight_R, [1, 1, 1, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+  ("kept", "weight"), [(True, [1, 1, 1, 0, 1, 1]), (False, [0, 1, 1, 0, 0, 0])]
+)
+def test_truncated_rollouts_may_be_left_out_of_the_loss_but_not_of_the_baseline(kept, weight):
+  fresh = collect(keep_truncated=kept)
+  np.testing.assert_array_equal(fresh.rollouts.weight_R, weight)
+  np.testing.assert_allclose(fresh.advantage_R[:3], [2 / 3, -4 / 3, 2 / 3], rtol=1e-6)
+  assert fresh.survivors == sum(weight)
+
+
+def test_a_penalty_that_is_not_finite_leaves_its_rollout_unscored():
+  fresh = collect(penalties={"kl": lambda samples: np.array([np.inf, 0, 0, 0, 0, np.nan])})
+  np.testing.assert_allclose(fresh.advantage_R[:3], [0, -1, 1])
+  np.testing.assert_array_equal(fresh.rollouts.weight_R, [0, 1, 1, 0, 1, 0])
+  assert np.isfinite(fresh.rollouts.reward_R).all()
