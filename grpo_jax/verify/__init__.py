@@ -8,8 +8,9 @@
   symbolic     math-verify in a child process, for gold answers that we do not read
   verifier     verify(): all of this for one completion
   child, pool  many completions at once, in processes that may hang, crash or be killed
+  programs     does a program pass its tests? jailer, jail: where it can do no harm meanwhile
 
-No text from a model is ever evaluated as code, and every step has a bound on its size.
+No answer is ever evaluated as code; programs run only in `jail`. Every step has a bound on its size.
 """
 
 from grpo_jax.verify.pool import VerifierPool
