@@ -9,7 +9,7 @@ from absl import flags, logging
 from grpo_jax.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
   """Calls `main`, which defines its flags and calls `parse`; turns bad input into one line on
   stderr.
 
@@ -23,7 +23,7 @@ def run(main: Callable[[], None]) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
-    print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+    print(f"\n{when_stopped}", file=sys.stderr)
     sys.exit(130)
 
 

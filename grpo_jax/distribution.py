@@ -70,20 +70,25 @@ def draw(
   """
   allowed_BV = _allowed_logits(logits_BV, how, must_keep_BV=False)
   max_B1 = allowed_BV.max(axis=-1, keepdims=True)
-  blocks_BbC = _in_blocks(allowed_BV)
+  is_greedy = how.temperature <= 0
+
+  def mass(logits, maximum):
+    return jnp.where(is_greedy, logits == maximum, jnp.exp(logits - maximum))
+
   uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_B)
-  mass_Bb = jnp.exp(blocks_BbC - max_B1[..., None]).sum(axis=-1)
+  uniform_B2 = jnp.where(is_greedy, 0.0, uniform_B2)  # the first of the largest
+  blocks_BbC = _in_blocks(allowed_BV)
+  mass_Bb = mass(blocks_BbC, max_B1[..., None]).sum(axis=-1)
   block_B, total_B = _invert(mass_Bb, uniform_B2[:, 0])
   block_BC = jnp.take_along_axis(blocks_BbC, block_B[:, None, None], axis=1)[:, 0]
-  place_B, _ = _invert(jnp.exp(block_BC - max_B1), uniform_B2[:, 1])
-  sampled_B = block_B * block_BC.shape[1] + place_B
+  place_B, _ = _invert(mass(block_BC, max_B1), uniform_B2[:, 1])
+
+  token_B = block_B * block_BC.shape[1] + place_B
   logit_B = jnp.take_along_axis(block_BC, place_B[:, None], axis=1)[:, 0]
   logp_B = logit_B - max_B1[:, 0] - jnp.log(total_B)
-
-  is_greedy = how.temperature <= 0
-  token_B = jnp.where(is_greedy, jnp.argmax(allowed_BV, axis=-1), sampled_B)
-  # Zero where the largest logit is finite, NaN where it is not.
-  return token_B.astype(jnp.int32), jnp.where(is_greedy, max_B1[:, 0] - max_B1[:, 0], logp_B)
+  # A greedy token's is zero, but NaN where the largest logit is not finite.
+  logp_B = jnp.where(is_greedy, max_B1[:, 0] - max_B1[:, 0], logp_B)
+  return token_B.astype(jnp.int32), logp_B
 
 
 def _in_blocks(x_BV: jax.Array) -> jax.Array:
@@ -127,7 +132,11 @@ def _lowest_kept(scaled_BV: jax.Array, how: Decoding) -> jax.Array:
   bits_BV = _ordered_bits(scaled_BV)
   V = scaled_BV.shape[-1]
   k = jnp.where(how.top_k > 0, jnp.minimum(how.top_k, V), V)
-  at_top_k_B = _highest_threshold(bits_BV, jnp.ones_like(scaled_BV), k)
+  at_top_k_B = jax.lax.cond(
+    k < V,
+    lambda: _highest_threshold(bits_BV, jnp.ones_like(scaled_BV), k),
+    lambda: jnp.zeros(len(bits_BV), jnp.uint32),
+  )
   in_top_k_BV = bits_BV >= at_top_k_B[:, None]
   probs_BV = jax.nn.softmax(jnp.where(in_top_k_BV, scaled_BV, -jnp.inf), axis=-1)
   at_top_p_B = _highest_threshold(bits_BV, probs_BV, how.top_p)

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from grpo_jax import cli
+from grpo_jax.buckets import bucket
 from grpo_jax.data.questions import (
   CHATML_TEMPLATE,
   Question,
@@ -32,8 +33,8 @@ from grpo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
 from grpo_jax.model.config import read_config
-from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params, cache_bytes_per_device
-from grpo_jax.model.sharding import bytes_per_device, check_divisible, make_layout
+from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
+from grpo_jax.model.sharding import check_divisible, make_layout, memory_of_device
 from grpo_jax.model.weights import check_folder, load_params
 from grpo_jax.randomness import Purpose, key_for, rollout_keys
 from grpo_jax.records import Finish
@@ -48,8 +49,10 @@ from grpo_jax.run.completion_log import (
 )
 from grpo_jax.run.files import disk_errors
 from grpo_jax.run.human import human_count, human_duration
+from grpo_jax.run.memory import check_memory
 from grpo_jax.run.summary import memory_sentence
-from grpo_jax.sampling.sampler import Requests, Sampler, bucket
+from grpo_jax.sampling.memory import sampling_memory
+from grpo_jax.sampling.sampler import Requests, Sampler
 from grpo_jax.start import cache_folder
 
 
@@ -237,13 +240,22 @@ def introduction(folder: pathlib.Path, model: Qwen3, template: str) -> str:
 
 
 def memory(model: Qwen3, sampler: Sampler, slots: int, requests: Requests) -> str:
-  """What each device holds when the longest rollout ends."""
+  """What each device holds when the longest rollout ends.
+
+  Raises:
+    UserError: more than a device has.
+  """
   prompt_len_N = np.array([len(prompt) for prompt in requests.prompts])
   length = bucket(int((prompt_len_N[requests.prompt_of_R] + requests.limit_R).max()))
-  sizes = {
-    "weights": bytes_per_device(sampler.prepared),
-    "KV cache": cache_bytes_per_device(model, slots, length),
-  }
+  sizes = sampling_memory(model, sampler, slots=slots, length=length)
+  check_memory(
+    sizes,
+    limit=memory_of_device(model.layout),
+    slots=slots,
+    length=length,
+    multiple=model.layout.batch_shards,
+    key="--slots",
+  )
   return memory_sentence(sizes, {"KV cache": f"{slots:,} slots x at most {length:,} tokens"})
 
 

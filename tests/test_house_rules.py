@@ -13,10 +13,12 @@ from configs import base
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "grpo_jax"
-STAGES = ("data", "model", "sampling", "verify", "methods", "replay", "learner", "run")
+STAGES = (
+  "data", "model", "sampling", "verify", "methods", "replay", "learner", "run", "evaluation",
+)  # fmt: skip
 
-# What each stage may know of the others. They meet in records; train, collect, answers, evaluate,
-# export, start and task compose them.
+# What each stage may know of the others. They meet in records; train, collect, answers, exam,
+# evaluate, sample, export, start and task compose them.
 MAY_IMPORT = {
   "data": set(),
   "model": set(),
@@ -26,10 +28,11 @@ MAY_IMPORT = {
   "sampling": {"model"},
   "replay": {"model"},  # model.sharding: where its arrays live
   "learner": {"model"},
+  "evaluation": {"data", "verify", "run"},
 }
 # The only files that see a config.
 READERS = ("train.py", "build.py")
-MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors"}
+MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors", "buckets"}
 
 
 def sources(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -71,6 +71,20 @@ class Math(ProblemFiles, skip_registration=True):
   read_problem = staticmethod(formats.math_problem)
 
 
+class Minerva(ProblemFiles, skip_registration=True):
+  """Undergraduate physics, chemistry and more (arXiv 2206.14858, OCW courses)."""
+
+  name = "minerva"
+  read_problem = staticmethod(formats.minerva_problem)
+
+
+class OlympiadBench(ProblemFiles, skip_registration=True):
+  """Olympiad problems (arXiv 2402.14008), the open-ended English text-only part in mathematics."""
+
+  name = "olympiadbench"
+  read_problem = staticmethod(formats.olympiadbench_problem)
+
+
 def prepared_problems(
   builder: type[ProblemFiles], files: Sequence[pathlib.Path], cache_dir: pathlib.Path
 ) -> list[Problem]:

@@ -1,10 +1,12 @@
 """Which field of a published row is the question, and what is its final answer?
 
 GSM8K keeps the answer behind `####` at the end of the solution; MATH and the sets that follow it
-have an `answer` field, or else the last `\\boxed` of the solution. Each function turns one row into
-a `Problem` or says which row is wrong and what was expected there.
+have an `answer` field, or else the last `\\boxed` of the solution. Minerva lists several ways to
+write one answer, OlympiadBench several answers. Each function turns one row into a `Problem` or
+says which row is wrong and what was expected there.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from grpo_jax.errors import UserError
 _QUESTION_FIELDS = ("problem", "question", "prompt")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_TOLERANCE = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
 
 # Minerva's answers are Python lists, printed: several ways to write the same answer.
 _PRINTED_LIST = re.compile(r"""\[(['"])(?P<first>.*?)(?<!\\)\1(, ['"].*)?\]""", re.DOTALL)
@@ -53,6 +56,40 @@ def math_problem(row: Row, question_field: str = "", answer_field: str = "") -> 
   else:
     answer = _boxed_answer(row, solution)
   return Problem(question, answer, solution, _level(row))
+
+
+def minerva_problem(row: Row) -> Problem:
+  """A row of Minerva's OCW set: `answer` is a Python list, printed, of ways to write the answer.
+
+  The list stays as it is where it offers several: the verifier accepts any of them, and they are
+  not always equal (`0.01` and `0.02`).
+  """
+  problem = math_problem(row)
+  published = row.fields.get("answer")
+  several = isinstance(published, str) and _PRINTED_LIST.fullmatch(published.strip())
+  if not several or several[3] is None:
+    return problem
+  return dataclasses.replace(problem, answer=published.strip())
+
+
+def olympiadbench_problem(row: Row) -> Problem:
+  """A row of OlympiadBench (arXiv 2402.14008): all final answers count, in any order.
+
+  Args:
+    row: has the answers as `final_answer`, a list, or joined by commas as `answer`; and maybe
+      `error`, how far off an answer may be, which becomes a part of the answer: `4.2 within 1e-1`.
+  """
+  fields = {name: row.fields[name] for name in (*_QUESTION_FIELDS, "answer") if name in row.fields}
+  finals = row.fields.get("final_answer")
+  if isinstance(finals, list) and all(isinstance(final, str) for final in finals):
+    fields["answer"] = ", ".join(finals)
+  problem = math_problem(Row(fields, row.place))
+  error = _optional_text(row, "error")
+  if error is None:
+    return problem
+  if not _TOLERANCE.fullmatch(error):
+    raise UserError(f"{row.place}: 'error' must be one positive number such as 1e-1, not {error!r}")
+  return dataclasses.replace(problem, answer=f"{problem.answer} within {error}")
 
 
 def last_boxed(text: str) -> str | None:

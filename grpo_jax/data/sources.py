@@ -18,7 +18,7 @@ from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.data.rows import read_rows
 from grpo_jax.errors import UserError
 
-SOURCES = ("gsm8k", "math", "jsonl")
+SOURCES = ("gsm8k", "math", "minerva", "olympiadbench", "jsonl")
 
 # Where a folder may keep a split; the first pattern that matches anything gives all its matches.
 _LAYOUTS = (
@@ -30,6 +30,7 @@ _LAYOUTS = (
   "main/{split}-*.parquet",  # before the next one: GSM8K has a second wording in `socratic`
   "*/{split}-*.parquet",
   "{split}/*/*.json",
+  "aime2025-*.jsonl",  # AIME 2025 is published as its two papers, -I and -II
 )
 _PREPARED_BY_TFDS = ("dataset_info.json", "*/dataset_info.json")
 
@@ -47,8 +48,9 @@ def load_problems(
   """Reads a set of problems, in the order of its files.
 
   Args:
-    source: "gsm8k" (solutions that end in `#### N`), "math" (MATH and the sets in its style), or
-      "jsonl" (the same fields as "math", or others by name).
+    source: "gsm8k" (solutions that end in `#### N`), "math" (MATH and the sets in its style),
+      "minerva" (several ways to write an answer), "olympiadbench" (several answers), or "jsonl"
+      (the same fields as "math", or others by name).
     path: a file, or a folder that has the split.
     split: which part of the folder; a file is read whole.
     limit: keep the first this many problems; 0 keeps all.
@@ -92,7 +94,12 @@ def _read(
 
   from grpo_jax.data import builders  # brings in TFDS, which the other sources do without
 
-  builder = {"gsm8k": builders.Gsm8k, "math": builders.Math}[source]
+  builder = {
+    "gsm8k": builders.Gsm8k,
+    "math": builders.Math,
+    "minerva": builders.Minerva,
+    "olympiadbench": builders.OlympiadBench,
+  }[source]
   prepared = next(_matches(location, _PREPARED_BY_TFDS), None)
   if prepared:
     return map(builder.read_problem, builders.published_rows(prepared[-1].parent, split))

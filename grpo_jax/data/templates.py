@@ -11,6 +11,16 @@ from collections.abc import Callable
 from grpo_jax.errors import UserError
 
 _STEP_BY_STEP = "Please reason step by step, and put your final answer within \\boxed{}."
+_LIGHTEVAL = (
+  "Solve the following math problem efficiently and clearly.  The last line of your response "
+  "should be of the following format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope "
+  "it is correct' (without quotes) where ANSWER is just the final number or expression that solves "
+  "the problem. Think step by step before answering."
+)
+_NEMO_SKILLS = (
+  "Solve the following math problem. Make sure to put the answer (and only answer) inside "
+  "\\boxed{}."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +34,12 @@ class Template:
 
 def chatml(user: str, system: str) -> str:
   """One turn of ChatML up to where the assistant speaks; the markers encode to special ids."""
-  return (
-    f"<|im_start|>system\n{system}<|im_end|>\n"
-    f"<|im_start|>user\n{user}<|im_end|>\n"
-    "<|im_start|>assistant\n"
-  )
+  return f"<|im_start|>system\n{system}<|im_end|>\n{user_turn(user)}"
+
+
+def user_turn(user: str) -> str:
+  """ChatML without a system turn, which is how Qwen3 was trained."""
+  return f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def render(name: str, question: str) -> str:
@@ -62,6 +73,36 @@ TEMPLATES: dict[str, Template] = {
       source="arXiv 2606.04560: general system turn, 'Problem: ' and the instruction around it",
       prompt=lambda question: chatml(
         f"Problem: {question}\n{_STEP_BY_STEP}", system="You are a helpful assistant."
+      ),
+    ),
+    Template(
+      name="qwen3_thinking",
+      source="model cards of Qwen3 (2025): the instruction after the question, no system turn",
+      prompt=lambda question: user_turn(f"{question}\n{_STEP_BY_STEP}"),
+    ),
+    Template(
+      name="qwen3_no_thinking",
+      source="the same with thinking off: an empty thought stands where the assistant begins",
+      prompt=lambda question: (
+        user_turn(f"{question}\n{_STEP_BY_STEP}") + "<think>\n\n</think>\n\n"
+      ),
+    ),
+    Template(
+      name="lighteval",
+      source="MATH_QUERY_TEMPLATE of lighteval's AIME tasks, with which open-r1 reports",
+      prompt=lambda question: user_turn(f"{_LIGHTEVAL}\n\n{question}"),
+    ),
+    Template(
+      name="nemo_skills",
+      source="generic/math of NeMo-Skills",
+      prompt=lambda question: user_turn(f"{_NEMO_SKILLS}\n\n{question}"),
+    ),
+    Template(
+      name="evalscope",
+      source="the AIME tasks of evalscope and OpenCompass: asked for before and after the question",
+      prompt=lambda question: user_turn(
+        "Solve the following math problem step by step. Put your answer inside \\boxed{}.\n\n"
+        f"{question}\n\nRemember to put your answer inside \\boxed{{}}."
       ),
     ),
     Template(

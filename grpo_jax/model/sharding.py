@@ -11,6 +11,7 @@ Mesh axes:
 
 import dataclasses
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,14 @@ def check_divisible(config: Qwen3Config, layout: Layout) -> None:
       raise UserError(
         f"mesh.{axis}={layout.mesh.shape[axis]} does not divide the model's {field}={size}"
       )
+
+
+def memory_of_device(layout: Layout) -> int:
+  """Bytes one device has: its own memory, or its part of this host's where it has none."""
+  device = layout.mesh.devices.flat[0]
+  own = (device.memory_stats() or {}).get("bytes_limit")
+  host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  return own or host // len(jax.local_devices())
 
 
 def bytes_per_device(tree) -> int:

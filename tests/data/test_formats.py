@@ -2,7 +2,13 @@
 
 import pytest
 
-from grpo_jax.data.formats import gsm8k_problem, last_boxed, math_problem
+from grpo_jax.data.formats import (
+  gsm8k_problem,
+  last_boxed,
+  math_problem,
+  minerva_problem,
+  olympiadbench_problem,
+)
 from grpo_jax.data.problems import Problem
 from grpo_jax.data.rows import Row
 from grpo_jax.errors import UserError
@@ -132,3 +138,36 @@ def test_a_wrong_row_is_named_with_what_it_should_have(fields, complaint):
 def test_a_named_field_that_is_missing_is_named():
   with pytest.raises(UserError, match="no field 'label'; the fields are 'problem', 'answer'"):
     math_problem(math_row(answer="1"), answer_field="label")
+
+
+@pytest.mark.parametrize(
+  ("published", "answer"),
+  [
+    ("['9.6\\n']", "9.6"),
+    ("['8.7 \\\\times 10^{8}']", "8.7 \\times 10^{8}"),
+    ("['0.01\\n', '0.02\\n']", "['0.01\\n', '0.02\\n']"),
+    ("16", "16"),
+  ],
+)
+def test_minerva_keeps_every_way_to_write_an_answer(published, answer):
+  assert minerva_problem(math_row(answer=published)).answer == answer
+
+
+@pytest.mark.parametrize(
+  ("fields", "answer"),
+  [
+    ({"final_answer": ["$69$", "$84$"]}, "$69$, $84$"),
+    ({"final_answer": ["2"], "answer": "not this"}, "2"),
+    ({"answer": "1,3,5", "error": None}, "1,3,5"),
+    ({"answer": "4.2", "error": "1e-1"}, "4.2 within 1e-1"),
+    ({"answer": "4.2", "error": "", "solution": ["a list"]}, "4.2"),
+  ],
+)
+def test_all_answers_of_olympiadbench_count(fields, answer):
+  assert olympiadbench_problem(math_row(**fields)).answer == answer
+
+
+@pytest.mark.parametrize("error", ["1e-1,1e-2", "small", "-1", "0x1"])
+def test_an_unreadable_tolerance_is_named(error):
+  with pytest.raises(UserError, match=r"line 3: 'error' must be one positive number"):
+    olympiadbench_problem(math_row(answer="1", error=error))

@@ -29,6 +29,20 @@ def test_chat_prompts_equal_the_tokenizers_own_template(qwen3, name, question):
   assert qwen3.encode(render(name, question)) == ids
 
 
+@pytest.mark.parametrize(
+  ("name", "thinking"), [("qwen3_thinking", True), ("qwen3_no_thinking", False)]
+)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_prompts_of_qwen3_are_its_own_with_thinking_on_and_off(qwen3, name, thinking, question):
+  text = qwen3.backend.apply_chat_template(
+    [{"role": "user", "content": f"{question}\n{BOXED}"}],
+    tokenize=False,
+    add_generation_prompt=True,
+    enable_thinking=thinking,
+  )
+  assert render(name, question) == text
+
+
 @pytest.mark.parametrize("name", CHAT)
 def test_chat_markers_are_single_special_ids(qwen3, name):
   ids = qwen3.encode(render(name, "1+1?"))
@@ -49,7 +63,15 @@ def test_plain_is_the_question():
 
 
 @pytest.mark.parametrize(
-  ("name", "asked"), [("base_boxed", "\\boxed{}"), ("qwen_math", "\\boxed{}"), ("gsm8k", "####")]
+  ("name", "asked"),
+  [
+    ("base_boxed", "\\boxed{}"),
+    ("qwen_math", "\\boxed{}"),
+    ("lighteval", "$\\boxed{ANSWER}$"),
+    ("nemo_skills", "inside \\boxed{}."),
+    ("evalscope", "inside \\boxed{}."),
+    ("gsm8k", "####"),
+  ],
 )
 def test_a_template_asks_for_the_form_that_is_scored(name, asked):
   assert asked in render(name, "1+1?")

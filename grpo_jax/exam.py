@@ -1,0 +1,122 @@
+"""Problems in, judged samples out, one at a time: evaluation, in training and of a finished model.
+
+What training keeps of a rollout (its tokens and log-probabilities) would fill the memory at 64
+samples of 32,768 tokens, so it is not kept here, and a sample is handed on as soon as it is judged.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from grpo_jax.data.problems import ProblemSet
+from grpo_jax.data.prompts import Prompt
+from grpo_jax.data.tokenizer import Tokenizer
+from grpo_jax.distribution import Decoding
+from grpo_jax.evaluation.samples import JudgedSample
+from grpo_jax.evaluation.scores import describe, tally
+from grpo_jax.model.qwen3 import Params
+from grpo_jax.randomness import Purpose, key_for, rollout_keys
+from grpo_jax.records import Finish
+from grpo_jax.sampling.sampler import Finished, Requests, Sampler
+from grpo_jax.verify import VerifierPool
+
+
+class Examiner:
+  """Samples answers to a problem set's prompts and has each judged while others decode."""
+
+  def __init__(
+    self,
+    sampler: Sampler,
+    tokenizer: Tokenizer,
+    verifier: VerifierPool,
+    problems: ProblemSet,
+    *,
+    max_new_tokens: int,
+  ):
+    self._sampler, self._tokenizer, self._verifier = sampler, tokenizer, verifier
+    self._problems, self._max_new_tokens = problems, max_new_tokens
+
+  def __call__(
+    self,
+    prepared: Params,
+    prompts: Sequence[Prompt],
+    asked: Sequence[tuple[int, int]],
+    *,
+    seed: int,
+    how: Decoding,
+  ) -> Iterator[JudgedSample]:
+    """Yields a sample for each (index in `prompts`, number of the sample), as they are done.
+
+    A sample's noise is a function of the seed, its problem and its number, so it is the same
+    whatever else is asked, in whatever order and on however many devices.
+
+    Args:
+      prepared: of `Sampler.prepare`.
+      asked: pairs; those of one prompt stand next to each other.
+    """
+    if not asked:
+      return
+    prompt_R, sample_R = np.array(asked, np.int32).T
+    problem_R = np.array([prompts[n].problem for n in prompt_R], np.int32)
+    requests = Requests(
+      prompts=[np.array(prompt.tokens, np.int32) for prompt in prompts],
+      prompt_of_R=prompt_R,
+      limit_R=np.full(len(asked), self._max_new_tokens, np.int32),
+      keys_R=rollout_keys(key_for(seed, Purpose.EVAL), problem_R, sample_R),
+    )
+    eos_ids_E = np.array(self._tokenizer.eos_ids, np.int32)
+    waiting: collections.deque = collections.deque()
+    for finished in self._sampler.stream(prepared, requests, how, eos_ids_E):
+      waiting.extend(self._submit(finished, problem_R, sample_R))
+      while waiting and waiting[0][1].done():
+        yield _judged(*waiting.popleft())
+    for fields, verdict in waiting:
+      yield _judged(fields, verdict)
+
+  def _submit(self, finished: Finished, problem_R, sample_R) -> Iterator[tuple]:
+    """Hands completions to the verifier; yields all else that is known of them, and its promise."""
+    texts = [self._tokenizer.decode(tokens) for tokens in finished.tokens]
+    golds = [self._problems[problem_R[r]].answer for r in finished.rollout_F]
+    verdicts = self._verifier.submit_all(texts, golds)
+    for f, r in enumerate(finished.rollout_F):
+      fields = {
+        "problem": int(problem_R[r]),
+        "sample": int(sample_R[r]),
+        "completion": texts[f],
+        "length": len(finished.tokens[f]),
+        "finish": _finish(finished.finish_F[f]),
+        "gold": golds[f],
+      }
+      yield fields, verdicts[f]
+
+
+def examine(
+  examiner: Examiner,
+  prepared: Params,
+  *,
+  prompts: Sequence[Prompt],
+  samples: int,
+  seed: int,
+  how: Decoding,
+) -> dict[str, float]:
+  """The numbers of `evaluation.scores.describe` over held-out prompts, under `eval/`.
+
+  The noise is the same at every call, so a curve over training shows the policy's change alone.
+  """
+  asked = [(n, s) for n in range(len(prompts)) for s in range(samples)]
+  judged = examiner(prepared, prompts, asked, seed=seed, how=how)
+  scores = tally(judged, [prompt.problem for prompt in prompts], samples)
+  return {f"eval/{name}": value for name, value in describe(scores).items()}
+
+
+def _finish(number: int) -> str:
+  """`stop`, which is what everyone calls it, or the name of another end."""
+  return "stop" if number == Finish.EOS else Finish(number).name.lower()
+
+
+def _judged(fields: dict, promise) -> JudgedSample:
+  verdict = promise.result()
+  return JudgedSample(
+    **fields, verdict=verdict.outcome.value, reason=verdict.reason, answer=verdict.answer
+  )
