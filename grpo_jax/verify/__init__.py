@@ -10,7 +10,8 @@
   child, pool  many completions at once, in processes that may hang, crash or be killed
   programs     does a program pass its tests? jailer, jail: where it can do no harm meanwhile
 
-No answer is ever evaluated as code; programs run only in `jail`. Every step has a bound on its size.
+No answer is ever evaluated as code; programs run only in `jail`. Every step has a bound on its
+size.
 """
 
 from grpo_jax.verify.pool import VerifierPool

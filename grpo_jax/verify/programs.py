@@ -84,7 +84,7 @@ class ProgramJudge:
       if not allow_unisolated:
         raise UserError(
           f"{self.isolation}; choose another machine or container, or accept the risk by "
-          "config.reward.allow_unisolated_code = True"
+          "ProgramJudge(allow_unisolated=True)"
         )
       logging.getLogger(__name__).warning("%s", self.isolation)
     self._limits = limits

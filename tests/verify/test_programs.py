@@ -130,7 +130,7 @@ def test_programs_are_judged_side_by_side_and_each_gets_its_own_verdict(isolatio
 
 def test_where_nothing_isolates_programs_do_not_run_unless_allowed():
   nothing = Isolation(False, "unshare: Operation not permitted")
-  with pytest.raises(UserError, match=r"unshare.*reward\.allow_unisolated_code"):
+  with pytest.raises(UserError, match=r"unshare.*allow_unisolated=True"):
     ProgramJudge(1, LIMITS, isolation=nothing)
   ProgramJudge(1, LIMITS, allow_unisolated=True, isolation=nothing).close()
 
