@@ -1,11 +1,41 @@
-"""Grouped-query attention of queries to keys they may see: one function for every phase."""
+"""What does each query take from the keys it may see? One function for every phase and backend.
+
+Rows are packed from index 0, so nobody needs a mask: a query at place p sees the keys at 0..p. What
+pads the end of a row is seen by no token before it. No way of computing this holds a T x T tensor
+once T is long:
+
+  xla     einsums that run anywhere; for long T in blocks, recomputed in the backward pass
+  splash  Pallas kernel, whole rows on a TPU
+  cudnn   cuDNN's kernel, whole rows on a GPU
+
+The kernels are for reading whole rows: training and prefill. Decoding, one query against a cache,
+is bound by reading that cache, and stays with XLA everywhere.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+from grpo_jax.errors import UserError
+from grpo_jax.model.sharding import Layout
+
+LONGEST_WHOLE = 1024  # tokens up to which XLA forms all scores at once
+BLOCK = 256  # queries whose scores it forms together beyond; [256, 8192] is [1024, 1024] twice
+SHORTEST_FOR_KERNEL = 128  # tokens; a kernel's smallest block
+SPLASH_BLOCKS = (512, 384, 256, 128)  # its sizes are multiples of 128 that divide the length
 
 
 def attend(
-  q_BHTh: jax.Array, k_BKSh: jax.Array, v_BKSh: jax.Array, visible_BTS: jax.Array
+  q_BHTh: jax.Array,
+  k_BKSh: jax.Array,
+  v_BKSh: jax.Array,
+  layout: Layout,
+  place_BT: jax.Array | None = None,
+  kernel: str = "auto",
 ) -> jax.Array:
   """Softmax attention, H query heads sharing K key heads; scores and softmax in float32.
 
@@ -13,15 +43,63 @@ def attend(
     q_BHTh: queries; head n reads key head n // (H / K).
     k_BKSh: keys.
     v_BKSh: values.
-    visible_BTS: True where query t may see key s. A query that sees nothing (padding) gets the
-      mean of all values: finite, and read by nobody.
+    layout: whose devices compute this.
+    place_BT: int32, the last key each query sees, 0 or above; None: queries and keys are the same
+      tokens, S = T, and query t sees the keys 0..t.
+    kernel: "xla", a name of KERNELS, or "auto": the kernel of the layout's platform. XLA takes over
+      what a kernel does not take: `place_BT`, fewer than 128 tokens, a dtype or head size that is
+      not its own.
 
   Returns:
     Array [B, H, T, h] of the queries' dtype.
+
+  Raises:
+    UserError: an unknown kernel, or one of another platform.
   """
+  check_kernel(kernel, layout)
+  name = AUTO.get(_platform(layout), "xla") if kernel == "auto" else kernel
+  *_, T, h = q_BHTh.shape
+  whole_rows = place_BT is None and T >= SHORTEST_FOR_KERNEL
+  q = q_BHTh.astype(k_BKSh.dtype)
+  if name != "xla" and whole_rows and KERNELS[name].takes(h, q.dtype):
+    mixed_BHTh = _on_each_device(KERNELS[name].function, layout, len(q))(q, k_BKSh, v_BKSh)
+  else:
+    mixed_BHTh = xla_attention(q, k_BKSh, v_BKSh, place_BT)
+  return mixed_BHTh.astype(q_BHTh.dtype)
+
+
+def check_kernel(kernel: str, layout: Layout) -> None:
+  """Raises UserError where `attend` would not know the kernel or its platform is another one."""
+  if kernel in ("auto", "xla"):
+    return
+  if kernel not in KERNELS:
+    raise UserError(f"config.model.attention is {kernel!r}; known: auto, xla, {', '.join(KERNELS)}")
+  needed, found = KERNELS[kernel].platform, _platform(layout)
+  if needed != found:
+    raise UserError(
+      f"config.model.attention is {kernel!r}, which runs on {needed} devices; these are {found}: "
+      "'auto' takes what suits them"
+    )
+
+
+# ------------------------------------------------------------------------- plain XLA
+
+
+def xla_attention(
+  q_BHTh: jax.Array, k_BKSh: jax.Array, v_BKSh: jax.Array, place_BT: jax.Array | None = None
+) -> jax.Array:
+  """What `attend` describes, in einsums. Memory grows with BLOCK x S once T is long."""
   B, H, T, h = q_BHTh.shape
   K = k_BKSh.shape[1]
-  q_BKGTh = q_BHTh.reshape(B, K, H // K, T, h).astype(k_BKSh.dtype)
+  q_BKGTh = q_BHTh.reshape(B, K, H // K, T, h)
+  place_BT = jnp.arange(T)[None] if place_BT is None else place_BT
+  mix = _mix if T <= LONGEST_WHOLE else _mix_in_blocks
+  return mix(q_BKGTh, k_BKSh, v_BKSh, place_BT).reshape(B, H, T, h)
+
+
+def _mix(q_BKGTh, k_BKSh, v_BKSh, place_BT) -> jax.Array:
+  """All scores at once; `place_BT` may be [1, T]."""
+  h, T = q_BKGTh.shape[-1], q_BKGTh.shape[-2]
   if T == 1:
     # Many keys against few queries: with the keys on the left, XLA's CPU backend reads them in the
     # order they lie in, up to four times as fast.
@@ -29,9 +107,122 @@ def attend(
     scores = jnp.moveaxis(scores, 2, -1)
   else:
     scores = jnp.einsum("BKGTh,BKSh->BKGTS", q_BKGTh, k_BKSh, preferred_element_type=jnp.float32)
+  visible_BTS = jnp.arange(k_BKSh.shape[2]) <= place_BT[:, :, None]
   scores = jnp.where(visible_BTS[:, None, None], scores * h**-0.5, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v_BKSh.dtype)
   mixed = jnp.einsum(
     "BKGTS,BKSh->BKGTh", weights, v_BKSh, preferred_element_type=jnp.float32
   )
-  return mixed.reshape(B, H, T, h).astype(q_BHTh.dtype)
+  return mixed.astype(v_BKSh.dtype)
+
+
+def _mix_in_blocks(q_BKGTh, k_BKSh, v_BKSh, place_BT) -> jax.Array:
+  """One block of queries after the other; the backward pass forms its scores again."""
+  T, dtype = q_BKGTh.shape[-2], k_BKSh.dtype
+  # Widened outside and narrowed inside: the values stay as they are, and the gradients of keys and
+  # values are summed over blocks in float32.
+  k_BKSh, v_BKSh = (x.astype(jnp.float32) for x in (k_BKSh, v_BKSh))
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def mix_block(block):
+    q_BKGth, place_Bt = block
+    return _mix(q_BKGth, k_BKSh.astype(dtype), v_BKSh.astype(dtype), place_Bt)
+
+  blocks = (_cut(q_BKGTh, 3), _cut(place_BT, 1))
+  mixed_nBKGth = jax.lax.map(mix_block, blocks)
+  mixed = jnp.moveaxis(mixed_nBKGth, 0, 3)
+  return mixed.reshape(*mixed.shape[:3], -1, mixed.shape[-1])[:, :, :, :T]
+
+
+def _cut(x: jax.Array, axis: int) -> jax.Array:
+  """Pads an axis with zeros to whole blocks; which block comes first: [n, ..., BLOCK, ...]."""
+  shape = x.shape
+  blocks = -(-shape[axis] // BLOCK)
+  padding = [(0, 0)] * x.ndim
+  padding[axis] = (0, blocks * BLOCK - shape[axis])
+  cut = jnp.pad(x, padding).reshape(*shape[:axis], blocks, BLOCK, *shape[axis + 1 :])
+  return jnp.moveaxis(cut, axis, 0)
+
+
+# ------------------------------------------------------------------------- kernels
+
+
+def splash_attention(
+  q_BHTh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array, *, interpret: bool = False
+) -> jax.Array:
+  """Whole rows on one TPU, by the Pallas kernel that comes with jax; `interpret` runs its program
+  in XLA, on any device and slowly."""
+  _, H, T, h = q_BHTh.shape
+  # Padding keys stand behind every query that counts.
+  q, k, v = (_pad_length(x, -T % SPLASH_BLOCKS[-1]) for x in (q_BHTh, k_BKTh, v_BKTh))
+  length = q.shape[2]
+  block = next(size for size in SPLASH_BLOCKS if length % size == 0)
+  passes = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")  # forward, and two backward
+  kernel = splash.make_splash_mha(
+    splash.MultiHeadMask([splash.CausalMask((length, length))] * H),
+    block_sizes=splash.BlockSizes(
+      **{f"block_{name}": block for name in passes}, block_kv_dkv_compute=block
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+  )
+  return jax.vmap(kernel)(q * h**-0.5, k, v)[:, :, :T]
+
+
+def cudnn_attention(q_BHTh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array) -> jax.Array:
+  """Whole rows on one GPU, by cuDNN."""
+  q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BHTh, k_BKTh, v_BKTh))
+  mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+  return jnp.swapaxes(mixed, 1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """A way to attend over whole rows on the devices of one platform."""
+
+  function: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+  platform: str
+  takes: Callable[[int, jnp.dtype], bool]  # by head size and dtype
+
+
+def _is_tile(h: int, dtype: jnp.dtype) -> bool:
+  return h % 128 == 0 and dtype in (jnp.bfloat16, jnp.float32)
+
+
+def _is_for_tensor_cores(h: int, dtype: jnp.dtype) -> bool:
+  return h % 8 == 0 and h <= 128 and dtype in (jnp.bfloat16, jnp.float16)
+
+
+KERNELS = {
+  "splash": Kernel(splash_attention, "tpu", _is_tile),
+  "splash_interpreted": Kernel(
+    functools.partial(splash_attention, interpret=True), "cpu", _is_tile
+  ),
+  "cudnn": Kernel(cudnn_attention, "gpu", _is_for_tensor_cores),
+}
+AUTO = {"tpu": "splash", "gpu": "cudnn"}  # platform -> kernel; XLA where none is named
+
+
+def _platform(layout: Layout) -> str:
+  """Of the devices this is compiled for, which need not be those of the compiling process."""
+  return layout.mesh.devices.flat[0].platform
+
+
+def _on_each_device(function: Callable, layout: Layout, rows: int) -> Callable:
+  """Gives a kernel each device's own rows and heads, which the compiler could not split by itself.
+  Rows that do not divide over the devices are computed by all of them: a few prompts at a time."""
+  batch = "batch" if rows % layout.batch_shards == 0 else None
+  queries = layout.spec(batch, "heads", "length", "head_dim")
+  keys = layout.spec(batch, "kv_heads", "length", "head_dim")
+  return jax.shard_map(
+    function,
+    mesh=layout.mesh,
+    in_specs=(queries, keys, keys),
+    out_specs=queries,
+    check_vma=False,  # kernels do not say over which axes their results vary
+  )
+
+
+def _pad_length(x_BNTh: jax.Array, places: int) -> jax.Array:
+  return jnp.pad(x_BNTh, ((0, 0), (0, 0), (0, places), (0, 0)))

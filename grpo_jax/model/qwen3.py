@@ -16,12 +16,14 @@ sampling, where slicing a stack at every token would copy all weights through me
 """
 
 import functools
+import re
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from grpo_jax.model.attention import attend
 from grpo_jax.model.config import Qwen3Config
@@ -39,16 +41,26 @@ class LayerCache:
 
   def write(self, k_BKTh: jax.Array, v_BKTh: jax.Array, start_B: jax.Array) -> "LayerCache":
     """Puts T new keys and values of each row at its own place start..start+T."""
-    place = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice(old, new, (0, at, 0)))
-    k_BKTh, v_BKTh = (x.astype(self.k_BKSh.dtype) for x in (k_BKTh, v_BKTh))
-    return LayerCache(place(self.k_BKSh, k_BKTh, start_B), place(self.v_BKSh, v_BKTh, start_B))
+    def place(old_BKSh, new_BKTh):
+      new_BKTh = new_BKTh.astype(old_BKSh.dtype)
+      if new_BKTh.shape[:3:2] == (1, 1):
+        # One token of one row: XLA's CPU backend would copy the whole cache four times around the
+        # slice update this is. A scatter of two, the second out of range, stays in place.
+        at_2 = jnp.stack([start_B[0], old_BKSh.shape[2]])
+        twice_2Kh = jnp.broadcast_to(new_BKTh[0, :, 0], (2, *new_BKTh.shape[1::2]))
+        return old_BKSh.at[0, :, at_2].set(twice_2Kh, mode="drop")
+      update = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice(old, new, (0, at, 0)))
+      return update(old_BKSh, new_BKTh, start_B)
+
+    return LayerCache(place(self.k_BKSh, k_BKTh), place(self.v_BKSh, v_BKTh))
 
 
 Cache = tuple[LayerCache, ...]
 
 
 class Linear(nn.Module):
-  """A matrix of the model, applied by an einsum whose letters are its documentation."""
+  """A matrix of the model, applied by an einsum whose letters are its documentation, and the
+  low-rank adapters that model/lora.py may have put beside it."""
 
   equation: str  # "<activation>,<kernel>-><result>"
   shape: tuple[int, ...]
@@ -61,11 +73,26 @@ class Linear(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     init = nn.with_logical_partitioning(nn.initializers.normal(self.std), self.axes)
     kernel = self.param("kernel", init, self.shape, jnp.float32)
+    product = self._product(self.equation, x, kernel)
+    if self.has_variable("params", "lora_a"):
+      a, b = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
+      into_rank, out_of_rank = _through_rank(self.equation)
+      product += self._product(out_of_rank, self._product(into_rank, x, a), b)
+    return product
+
+  def _product(self, equation: str, x: jax.Array, matrix: jax.Array) -> jax.Array:
     formed_in = self.layout.arithmetic_dtype(self.dtype)
-    product = jnp.einsum(
-      self.equation, x, kernel.astype(self.dtype), preferred_element_type=formed_in
-    )
-    return product.astype(self.dtype)
+    matrix = matrix.astype(self.dtype)
+    return jnp.einsum(equation, x, matrix, preferred_element_type=formed_in).astype(self.dtype)
+
+
+def _through_rank(equation: str) -> tuple[str, str]:
+  """The equations of x A and (x A) B: "BTD,DF->BTF" gives "BTD,Dr->BTr" and "BTr,rF->BTF"."""
+  x, kernel, result = re.split(",|->", equation)
+  inputs = "".join(letter for letter in kernel if letter in x)
+  outputs = "".join(letter for letter in kernel if letter not in x)
+  narrow = "".join(letter for letter in x if letter not in kernel) + "r"
+  return f"{x},{inputs}r->{narrow}", f"{narrow},r{outputs}->{result}"
 
 
 class RMSNorm(nn.Module):
@@ -87,9 +114,10 @@ class Attention(nn.Module):
   config: Qwen3Config
   layout: Layout
   dtype: jnp.dtype
+  attention_kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, rotation, visible_BTS, start_B, cache: LayerCache | None):
+  def __call__(self, x_BTD, rotation, place_BT, start_B, cache: LayerCache | None):
     c = self.config
     D, H, K, h = c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim
 
@@ -102,9 +130,12 @@ class Attention(nn.Module):
       return RMSNorm(h, c.rms_norm_eps, name=name)
 
     kv_axes = ("embed", "kv_heads", "head_dim")
-    q = linear("query", "BTD,DHh->BHTh", (D, H, h), ("embed", "heads", "head_dim"))(x_BTD)
-    k = linear("key", "BTD,DKh->BKTh", (D, K, h), kv_axes)(x_BTD)
-    v = linear("value", "BTD,DKh->BKTh", (D, K, h), kv_axes)(x_BTD)
+    q = linear("query", "BTD,DHh->BTHh", (D, H, h), ("embed", "heads", "head_dim"))(x_BTD)
+    k = linear("key", "BTD,DKh->BTKh", (D, K, h), kv_axes)(x_BTD)
+    v = linear("value", "BTD,DKh->BTKh", (D, K, h), kv_axes)(x_BTD)
+    # Heads first only now: an einsum straight to that order makes XLA's CPU backend turn the whole
+    # matrix around for every token.
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     q = rotate(norm("query_norm")(q), rotation)
     k = rotate(norm("key_norm")(k), rotation)
     q = self.layout.constrain(q, "batch", "heads", "length", "head_dim")
@@ -114,7 +145,7 @@ class Attention(nn.Module):
     if cache is not None:
       cache = cache.write(k, v, start_B)
       k, v = cache.k_BKSh, cache.v_BKSh
-    mixed = attend(q, k, v, visible_BTS)
+    mixed = attend(q, k, v, self.layout, place_BT, self.attention_kernel)
     out = linear("out", "BHTh,HhD->BTD", (H, h, D), ("heads", "head_dim", "embed"))(mixed)
     return out, cache
 
@@ -144,23 +175,38 @@ class Block(nn.Module):
   config: Qwen3Config
   layout: Layout
   dtype: jnp.dtype
+  attention_kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, rotation, visible_BTS, start_B, cache):
+  def __call__(self, x_BTD, rotation, place_BT, start_B, cache):
     c = self.config
     parts = (c, self.layout, self.dtype)
 
     def norm(name):
       return RMSNorm(c.hidden_size, c.rms_norm_eps, name=name)
 
+    x_BTD = checkpoint_name(x_BTD, "block_input")
     with jax.named_scope("attention"):
-      attention = Attention(*parts, name="attention")
+      attention = Attention(*parts, self.attention_kernel, name="attention")
       normal = norm("attention_norm")(x_BTD)
-      mixed, cache = attention(normal, rotation, visible_BTS, start_B, cache)
+      mixed, cache = attention(normal, rotation, place_BT, start_B, cache)
       x_BTD = x_BTD + mixed
     with jax.named_scope("feed_forward"):
       x_BTD += FeedForward(*parts, name="feed_forward")(norm("feed_forward_norm")(x_BTD))
     return self.layout.constrain(x_BTD, "batch", "length", None), cache
+
+
+# What of a block the backward pass finds again, as policies of jax.checkpoint.
+REMAT = {
+  "none": jax.checkpoint_policies.everything_saveable,
+  "block": jax.checkpoint_policies.nothing_saveable,  # its input, from which all is recomputed
+  "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=["block_input"],  # the same, in the host's memory
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
+}
 
 
 class Qwen3(nn.Module):
@@ -171,14 +217,16 @@ class Qwen3(nn.Module):
     layout: mesh and axis table.
     dtype: of activations and of the weights as they are used; parameters stay float32.
     scan_layers: see the module's docstring.
-    remat: recompute each block in the backward pass instead of storing its activations.
+    remat: a name of REMAT: memory against work in the backward pass.
+    attention_kernel: of attention.attend; "auto" suits the layout's devices.
   """
 
   config: Qwen3Config
   layout: Layout
   dtype: jnp.dtype = jnp.float32
   scan_layers: bool = True
-  remat: bool = False
+  remat: str = "none"
+  attention_kernel: str = "auto"
 
   def setup(self):
     c = self.config
@@ -190,8 +238,10 @@ class Qwen3(nn.Module):
       self.head = self.param("head", init, shape, jnp.float32)
     self.final_norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
-    parts = (c, self.layout, self.dtype)
-    block = nn.remat(Block, prevent_cse=not self.scan_layers) if self.remat else Block
+    parts = (c, self.layout, self.dtype, self.attention_kernel)
+    block = Block
+    if self.remat != "none":
+      block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=not self.scan_layers)
     if self.scan_layers:
       self.layers = nn.scan(
         block,
@@ -213,39 +263,47 @@ class Qwen3(nn.Module):
   ) -> tuple[jax.Array, Cache | LayerCache | None]:
     """Runs all layers.
 
-    Without a cache, token t sees the tokens s <= t of its row where `valid_BT` (padding on either
-    side is marked there). With a cache, a token at position p is stored at index p and sees the
-    indices up to p: rows are packed from index 0, and what an index held before is overwritten
-    before it can be seen.
+    Without a cache, token t sees the tokens s <= t of its row; padding before the first one has to
+    be marked in `valid_BT`, padding behind the last one is seen by nobody. With a cache, a token at
+    position p is stored at index p and sees the indices up to p: rows are packed from index 0, and
+    what an index held before is overwritten before it can be seen.
 
     Args:
       tokens_BT: int32 ids.
       positions_BT: int32 positions for the rotation; contiguous in each row if there is a cache.
-      valid_BT: False on padding; None: no padding (or a cache).
+      valid_BT: False on padding, which may stand on either side of a row; None: none stands before
+        a row (or there is a cache). Rows that need it are packed from index 0 meanwhile, which
+        costs a copy of the hidden states.
       cache: of `empty_cache`; a tuple of layers if they are unrolled, one stacked LayerCache if
         they are scanned.
 
     Returns:
       Hidden states [B, T, D] after the final norm, and the cache with these tokens in it.
     """
+    if valid_BT is not None:
+      padding_B = jnp.argmax(valid_BT, axis=1)  # before the first token
+      tokens_BT, positions_BT = (_turn(x, padding_B) for x in (tokens_BT, positions_BT))
     # The table is gathered over fsdp before the look-up: looked up first, its rows would have to
     # move from a split over D to a split over B, which XLA can only do by replicating them.
     table_VD = self.layout.constrain(self.embedding, "vocab", None)
-    x_BTD = table_VD[self.layout.constrain(tokens_BT, "batch", "length")].astype(self.dtype)
+    x_BTD = _look_up(table_VD, self.layout.constrain(tokens_BT, "batch", "length"))
+    x_BTD = x_BTD.astype(self.dtype)
     x_BTD = self.layout.constrain(x_BTD, "batch", "length", None)
     rotation = rotation_at(positions_BT, self.config.head_dim, self.config.rope_theta)
-    visible_BTS = _visible(positions_BT, valid_BT, cache)
+    place_BT = _places(positions_BT, cache)
     start_B = positions_BT[:, 0]
 
     if self.scan_layers:
-      x_BTD, cache = self.layers(x_BTD, rotation, visible_BTS, start_B, cache)
+      x_BTD, cache = self.layers(x_BTD, rotation, place_BT, start_B, cache)
     else:
       caches = cache if cache is not None else [None] * len(self.layers)
       new = []
       for block, layer_cache in zip(self.layers, caches, strict=True):
-        x_BTD, layer_cache = block(x_BTD, rotation, visible_BTS, start_B, layer_cache)
+        x_BTD, layer_cache = block(x_BTD, rotation, place_BT, start_B, layer_cache)
         new.append(layer_cache)
       cache = tuple(new) if cache is not None else None
+    if valid_BT is not None:
+      x_BTD = _turn(x_BTD, -padding_B)
     return self.final_norm(x_BTD), cache
 
   def logits(self, hidden: jax.Array) -> jax.Array:
@@ -254,6 +312,20 @@ class Qwen3(nn.Module):
     return jnp.einsum(
       "...D,VD->...V", hidden, head_VD.astype(self.dtype), preferred_element_type=jnp.float32
     )
+
+
+def vocabulary_table(config: Qwen3Config, params: Params) -> jax.Array:
+  """[V, D]: a row for each id, whose product with a hidden state is the id's logit."""
+  return params["embedding" if config.tie_word_embeddings else "head"]
+
+
+def _look_up(table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+  """Rows of the table. Those of a bfloat16 table, which nothing is trained through, are taken as
+  bits: XLA's CPU backend would widen the whole table first."""
+  if table_VD.dtype != jnp.bfloat16:
+    return table_VD[tokens_BT]
+  bits_BTD = jax.lax.bitcast_convert_type(table_VD, jnp.uint16)[tokens_BT]
+  return jax.lax.bitcast_convert_type(bits_BTD, jnp.bfloat16)
 
 
 def rotation_at(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, ...]:
@@ -337,14 +409,16 @@ def _touch_everything(model: Qwen3, tokens_BT, positions_BT):
   return model.logits(hidden)
 
 
-def _visible(positions_BT, valid_BT, cache) -> jax.Array:
-  """Which keys each query may see, [B, T, S] or [1, T, S]."""
-  if cache is not None:
-    length = jax.tree.leaves(cache)[0].shape[-2]
-    return jnp.arange(length)[None, None, :] <= positions_BT[:, :, None]
-  T = positions_BT.shape[1]
-  causal_1TT = jnp.tril(jnp.ones((T, T), bool))[None]
-  return causal_1TT if valid_BT is None else causal_1TT & valid_BT[:, None, :]
+def _places(positions_BT: jax.Array, cache) -> jax.Array | None:
+  """The index each query stands at among its keys; None: its own, as in a cache just filled."""
+  if cache is None or jax.tree.leaves(cache)[0].shape[-2] == positions_BT.shape[1]:
+    return None
+  return positions_BT
+
+
+def _turn(x_BT: jax.Array, places_B: jax.Array) -> jax.Array:
+  """Moves each row to the left by its own number of places; what leaves comes back at the end."""
+  return jax.vmap(lambda row, places: jnp.roll(row, -places, axis=0))(x_BT, places_B)
 
 
 def _along_last_axis(vector: jax.Array, like: jax.Array) -> jax.Array:
