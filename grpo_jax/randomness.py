@@ -19,6 +19,7 @@ class Purpose(enum.IntEnum):
   REPLAY = 3
   EVAL = 4
   DEMONSTRATIONS = 5
+  MINIBATCHES = 6
 
 
 def key_for(seed: int, purpose: Purpose, step: int = 0) -> jax.Array:

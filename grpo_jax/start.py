@@ -23,8 +23,8 @@ from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.distribution import decoding
 from grpo_jax.errors import UserError
 from grpo_jax.learner.optimizer import make_optimizer
+from grpo_jax.learner.state import create_state
 from grpo_jax.learner.supervised import make_supervised_step, pack_demonstrations
-from grpo_jax.learner.update import create_state
 from grpo_jax.model.config import Qwen3Config
 from grpo_jax.model.qwen3 import Params, Qwen3, init_params
 from grpo_jax.model.weights import save_params

@@ -8,7 +8,7 @@ import optax
 
 from grpo_jax.distribution import Decoding
 from grpo_jax.learner.logprobs import sample_log_probs
-from grpo_jax.learner.update import TrainState, state_shardings
+from grpo_jax.learner.state import TrainState, state_shardings
 from grpo_jax.masked import masked_sum
 from grpo_jax.model.qwen3 import Qwen3, abstract_params
 from grpo_jax.records import Samples, completion_mask

@@ -1,253 +1,210 @@
-"""One optimizer step from fresh and replayed rollouts.
+"""One step of learning from fresh and replayed rollouts: one optimizer step, or several.
 
-All rows that count are packed to the front of a static batch and walked in equal microbatches by a
-device loop whose length is data: a step with few survivors costs little, and compiles nothing. What
-a row's tokens weigh is set for the whole concatenated batch, so the result does not depend on how
-rows fall into microbatches.
+The rows that learn are dealt to optimizer steps and cut into microbatches on the host, from their
+lengths alone; their tokens stay on the devices. One program a bucket of lengths adds up gradients,
+one applies them. How many rows there are and how long they are is data: nothing compiles twice.
 """
 
 import functools
-from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from grpo_jax.distribution import Decoding
-from grpo_jax.learner.aggregate import AGGREGATES
-from grpo_jax.learner.logprobs import sample_log_probs
-from grpo_jax.learner.poison import drop_poisoned_rollouts, drop_poisoned_tokens
-from grpo_jax.learner.surrogate import Surrogate, Tokens, token_losses
-from grpo_jax.masked import masked_max, masked_sum
+from grpo_jax.learner import tally
+from grpo_jax.learner.gradients import (
+  Batch,
+  Objective,
+  add_gradients,
+  add_log_probs,
+  assemble,
+  rows_that_learn,
+)
+from grpo_jax.learner.packing import Pack, pack, schedule
+from grpo_jax.learner.state import TrainState, state_shardings
+from grpo_jax.learner.surrogate import Surrogate
+from grpo_jax.model.lora import LoRA, abstract_trained, policy_params
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
-from grpo_jax.model.sharding import Layout
-from grpo_jax.records import Rollouts, completion_mask
+from grpo_jax.records import Rollouts
 
-Metrics = dict[str, jax.Array]
-SIDES = ("fresh", "replay")
+Metrics = dict[str, float]
 
 
-@flax.struct.dataclass
-class TrainState:
-  """What learning changes."""
+class Update:
+  """Compiles the update of a model; holds no parameters and no random state."""
 
-  params: Params
-  opt_state: optax.OptState
-  updates: jax.Array  # int32, optimizer steps taken
+  def __init__(
+    self,
+    model: Qwen3,
+    optimizer: optax.GradientTransformation,
+    surrogate: Surrogate,
+    *,
+    microbatch_tokens: int,
+    max_completion_tokens: int,
+    epochs: int = 1,
+    minibatches: int = 1,
+    lora: LoRA | None = None,
+  ):
+    """
+    Args:
+      microbatch_tokens: of one forward and backward pass on one device, padding included; a longer
+        row makes a microbatch of its own.
+      max_completion_tokens: what a completion can have at most; the "constant" aggregate divides by
+        it.
+      epochs: how often a step learns from each of its rows.
+      minibatches: optimizer steps into which an epoch deals its rows; each has its own normaliser.
+      lora: what is trained; None: all parameters.
+    """
+    self._shards, self._tokens = model.layout.batch_shards, microbatch_tokens
+    self._epochs, self._minibatches = epochs, minibatches
+    # With one optimizer step, the policy before the update is the one whose gradient is taken.
+    self._keeps_anchor = surrogate.anchor == "recomputed" and epochs * minibatches > 1
 
+    objective = Objective(model, surrogate, max_completion_tokens, lora)
+    self._everywhere = everywhere = model.layout.replicated
+    self._lora = lora
+    trained = abstract_trained(abstract_params(model), lora)
+    state = state_shardings(trained, optimizer, model.layout)
+    self._assemble = jax.jit(_assemble, out_shardings=everywhere)
+    self._nothing = jax.jit(
+      functools.partial(_nothing, objective, trained), out_shardings=(state.params, everywhere)
+    )
+    self._add_gradients = jax.jit(
+      functools.partial(add_gradients, objective),
+      donate_argnums=0,
+      out_shardings=(state.params, everywhere),
+    )
+    self._add_log_probs = jax.jit(
+      functools.partial(add_log_probs, model), donate_argnums=0, out_shardings=everywhere
+    )
+    self._apply = jax.jit(
+      functools.partial(_apply, optimizer), donate_argnums=0, out_shardings=(state, everywhere)
+    )
 
-def create_state(params: Params, optimizer: optax.GradientTransformation, layout: Layout):
-  """Optimizer moments are made on the devices that hold their parameters."""
-  shardings = state_shardings(params, optimizer, layout)
-  make = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
-  updates = jax.device_put(jnp.int32(0), layout.replicated)
-  return TrainState(params, make(params), updates)
+  def __call__(
+    self,
+    state: TrainState,
+    reference: Params | None,
+    fresh: Rollouts,
+    replayed: Rollouts | None,
+    how: Decoding,
+    shuffle: np.random.Generator,
+  ) -> tuple[TrainState, Metrics]:
+    """The new state, and metrics on the host; the old state is donated.
 
+    A row with a number that is not finite is left out and counted in `train/poisoned_rows`. An
+    optimizer step with no token to learn from, or with a gradient that is not finite, changes
+    nothing and is counted in `train/skipped`.
 
-def abstract_state(params: Params, optimizer: optax.GradientTransformation, layout: Layout):
-  """The state as shapes, dtypes and shardings, from (possibly abstract) parameters."""
+    Args:
+      reference: the start policy, which KL is measured to and adapters are added to; None when
+        surrogate.kl_coef is 0 and all parameters are trained.
+      fresh: rollouts of this step.
+      replayed: older ones; None when the method has no replay.
+      how: temperature and filters they were sampled with.
+      shuffle: deals rows to minibatches.
+    """
+    batch, poisoned, learns_R, length_R = self._assemble(fresh, replayed)
+    learns_R, length_R = jax.device_get((learns_R, length_R))
+    learners = np.flatnonzero(learns_R)
+    cut = functools.partial(self._pack, length_R=length_R, batch=batch)
+    if self._keeps_anchor:
+      policy = policy_params(state.params, reference, self._lora)
+      batch = batch.replace(anchor_RT=self._log_probs(policy, batch, cut(learners), how))
 
-  def shape(leaf, sharding):
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    steps = []
+    for rows in schedule(learners, self._epochs, self._minibatches, shuffle):
+      packs = cut(rows)
+      grads, sums = self._gradient(state.params, reference, batch, rows, packs, how)
+      state, norms = jax.block_until_ready(self._apply(state, grads, sums["tokens"]))
+      steps.append((*jax.device_get((sums, norms)), packs))
+    metrics = _summary(steps)
+    metrics["train/rows"] = float(len(learners))
+    metrics["train/poisoned_rows"] += float(poisoned)
+    return state, metrics
 
-  opt_state = jax.eval_shape(optimizer.init, params)
-  shapes = TrainState(params, opt_state, jax.ShapeDtypeStruct((), jnp.int32))
-  return jax.tree.map(shape, shapes, state_shardings(params, optimizer, layout))
+  def compiled_programs(self) -> int:
+    """How many programs updating has compiled so far; new survivors and lengths, once every bucket
+    was met, must not raise it."""
+    programs = (
+      self._assemble, self._nothing, self._add_gradients, self._add_log_probs, self._apply
+    )  # fmt: skip
+    return sum(program._cache_size() for program in programs)
 
+  def _pack(self, rows: np.ndarray, length_R: np.ndarray, batch: Batch) -> list[Pack]:
+    longest = batch.rollouts.samples.tokens_RT.shape[1]
+    return pack(rows, length_R, longest=longest, tokens=self._tokens, shards=self._shards)
 
-def state_shardings(params: Params, optimizer, layout: Layout) -> TrainState:
-  of_params = jax.tree.map(lambda leaf: leaf.sharding, params)
-  of_opt_state = optax.tree_map_params(
-    optimizer,
-    lambda _, sharding: sharding,
-    jax.eval_shape(optimizer.init, params),
-    of_params,
-    transform_non_params=lambda _: layout.replicated,
-  )
-  return TrainState(of_params, of_opt_state, layout.replicated)
+  def _gradient(
+    self, params, reference, batch: Batch, rows: np.ndarray, packs: list[Pack], how: Decoding
+  ) -> tuple[Params, tally.Sums]:
+    """Of one optimizer step, and sums over its rows."""
+    in_step_R = np.isin(np.arange(batch.rollouts.size), rows)
+    total = self._nothing()
+    for part in packs:
+      # One program in flight: queued ones gain nothing, and on simulated devices may wait for ever.
+      total = jax.block_until_ready(
+        self._add_gradients(total, params, reference, batch, in_step_R, part, how)
+      )
+    return total
 
-
-def make_update(
-  model: Qwen3,
-  optimizer: optax.GradientTransformation,
-  surrogate: Surrogate,
-  *,
-  microbatch_rows: int,
-  max_completion_tokens: int,
-) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles `update(state, reference, fresh, replayed, how)`; the state is donated.
-
-  `reference` is the parameters KL is measured to (None when surrogate.kl_coef is 0); `replayed` is
-  None when the method has no replay; a completion has at most `max_completion_tokens`, what the
-  "constant" aggregate divides by. Returns the new state and float32 scalar metrics. A row with a
-  number that is not finite is left out and counted in `train/poisoned_rows`. A step with no token
-  to learn from, or with a gradient that is not finite, changes nothing and is counted in
-  `train/skipped`.
-  """
-  grads_of_microbatch = jax.grad(functools.partial(_loss, model, surrogate), has_aux=True)
-
-  def update(state: TrainState, reference, fresh: Rollouts, replayed, how: Decoding):
-    with jax.named_scope("assemble"):
-      batch, replayed_R, count = assemble(fresh, replayed, microbatch_rows, model.layout)
-      length_R = batch.samples.completion_len_R
-      learns_R = (batch.weight_R > 0) & (length_R > 0)
-      tokens = masked_sum(length_R, learns_R)
-      scale_R = AGGREGATES[surrogate.aggregate](length_R, learns_R, max_completion_tokens)
-
-    def accumulate(i, carry):
-      grads, sums = carry
-      rows = jax.tree.map(lambda leaf: leaf[i], (batch, scale_R * batch.weight_R, replayed_R))
-      new_grads, new_sums = grads_of_microbatch(state.params, reference, *rows, how)
-      return jax.tree.map(jnp.add, grads, new_grads), _merge(sums, new_sums)
-
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    microbatches = -(-count // microbatch_rows)
-    with jax.named_scope("gradients"):
-      grads, sums = jax.lax.fori_loop(0, microbatches, accumulate, (zeros, _no_sums(surrogate)))
-    with jax.named_scope("optimizer"):
-      new_state, metrics = _apply(state, optimizer, grads, learnable=tokens > 0)
-    sums["poisoned_rows"] += _weighted_rows(fresh) + _weighted_rows(replayed) - count
-    return new_state, metrics | _summary(sums, tokens, count, microbatches)
-
-  shardings = state_shardings(abstract_params(model), optimizer, model.layout)
-  return jax.jit(
-    update, donate_argnums=0, out_shardings=(shardings, model.layout.replicated)
-  )
-
-
-def assemble(
-  fresh: Rollouts, replayed: Rollouts | None, microbatch_rows: int, layout: Layout
-) -> tuple[Rollouts, jax.Array, jax.Array]:
-  """Rows that count to the front, cut into microbatches.
-
-  Returns:
-    The rollouts with leading axes [microbatches, rows]; bool of the same axes, True on replayed
-    rows; and how many rows count.
-  """
-  both = fresh
-  is_replayed_R = jnp.zeros(fresh.size, bool)
-  if replayed is not None:
-    both = jax.tree.map(lambda *parts: jnp.concatenate(parts), fresh, replayed)
-    is_replayed_R = jnp.arange(both.size) >= fresh.size
-  both = drop_poisoned_rollouts(both)
-  order_R = jnp.argsort(both.weight_R <= 0, stable=True)
-  padding = -both.size % microbatch_rows
-
-  def cut(leaf_R):
-    leaf_R = jnp.pad(leaf_R[order_R], ((0, padding), *((0, 0) for _ in leaf_R.shape[1:])))
-    cut = leaf_R.reshape(-1, microbatch_rows, *leaf_R.shape[1:])
-    return layout.constrain(cut, "microbatch", "batch", *(None for _ in leaf_R.shape[1:]))
-
-  batch, is_replayed = jax.tree.map(cut, (both, is_replayed_R))
-  return batch, is_replayed, jnp.sum(both.weight_R > 0)
-
-
-def _weighted_rows(rollouts: Rollouts | None) -> jax.Array | int:
-  return 0 if rollouts is None else jnp.sum(rollouts.weight_R > 0)
-
-
-def _loss(
-  model, surrogate: Surrogate, params, reference, rows: Rollouts, scale_B, is_replayed_B, how
-):
-  """This microbatch's part of the loss, and sums for the metrics."""
-  tokens = _tokens(model, surrogate, params, reference, rows, how)
-  tokens, poisoned_B = drop_poisoned_tokens(tokens)
-  loss_BT, facts = token_losses(surrogate, tokens)
-  loss_B = scale_B * masked_sum(loss_BT, tokens.mask_BT, axis=1)
-  row_tokens_B = rows.samples.prompt_len_R + rows.samples.completion_len_R
-  of_rows = {
-    "objective": loss_B,
-    "row_tokens": jnp.where(rows.weight_R > 0, row_tokens_B, 0).astype(jnp.float32),
-  }
-  on_side_2B = jnp.stack([~is_replayed_B, is_replayed_B])
-  mask_2BT = tokens.mask_BT & on_side_2B[:, :, None]
-  sums = {name: masked_sum(x[None], mask_2BT, axis=(1, 2)) for name, x in facts.items()}
-  sums |= {name: masked_sum(x[None], on_side_2B, axis=1) for name, x in of_rows.items()}
-  sums["tokens"] = jnp.sum(mask_2BT, axis=(1, 2)).astype(jnp.float32)
-  sums["ratio_max"] = masked_max(facts["ratio_mean"][None], mask_2BT, axis=(1, 2))
-  sums["abs_dlogp_max"] = masked_max(facts["abs_dlogp_mean"][None], mask_2BT, axis=(1, 2))
-  sums["poisoned_rows"] = jnp.sum(poisoned_B)
-  return jnp.sum(loss_B), sums
+  def _log_probs(self, params, batch: Batch, packs: list[Pack], how: Decoding) -> jax.Array:
+    """Of all rows under `params`, float32 [R, T]."""
+    shape = batch.rollouts.samples.tokens_RT.shape
+    logp_RT = jnp.zeros(shape, jnp.float32, device=self._everywhere)
+    for part in packs:
+      logp_RT = jax.block_until_ready(self._add_log_probs(logp_RT, params, batch, part, how))
+    return logp_RT
 
 
-def _tokens(model, surrogate: Surrogate, params, reference, rows: Rollouts, how) -> Tokens:
-  """What the loss sees of these rows; rows of weight 0 are off the mask."""
-  logp_BT, entropy_BT = sample_log_probs(model, params, rows.samples, how)
-  fixed_BT = jax.lax.stop_gradient(logp_BT)
-  reference_BT = fixed_BT
-  if surrogate.kl_coef:
-    reference_BT, _ = sample_log_probs(model, reference, rows.samples, how)
-  behaviour_BT = rows.samples.behaviour_logp_RT
-  return Tokens(
-    logp_BT=logp_BT,
-    entropy_BT=entropy_BT,
-    behaviour_BT=behaviour_BT,
-    # One step a batch: the policy at the start of the update is the policy of this step.
-    anchor_BT=fixed_BT if surrogate.anchor == "recomputed" else behaviour_BT,
-    reference_BT=jax.lax.stop_gradient(reference_BT),
-    advantage_BT=jnp.broadcast_to(rows.advantage_R[:, None], logp_BT.shape),
-    mask_BT=completion_mask(rows.samples) & (rows.weight_R > 0)[:, None],
-  )
+def _assemble(fresh: Rollouts, replayed: Rollouts | None):
+  """The batch, and what the host plans by: which rows learn, and their tokens."""
+  batch, poisoned = assemble(fresh, replayed)
+  samples = batch.rollouts.samples
+  length_R = samples.prompt_len_R + samples.completion_len_R
+  return batch, poisoned, rows_that_learn(batch.rollouts), length_R
+
+
+def _nothing(objective: Objective, trained: Params) -> tuple[Params, tally.Sums]:
+  """The gradient and the sums of no row."""
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), trained)
+  return zeros, tally.no_sums(with_reference=bool(objective.surrogate.kl_coef))
 
 
 def _apply(
-  state: TrainState, optimizer, grads: Params, learnable: jax.Array
-) -> tuple[TrainState, Metrics]:
+  optimizer: optax.GradientTransformation, state: TrainState, grads: Params, tokens_2: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """The optimizer step, or nothing at all where the gradient is unusable."""
   norm = optax.tree.norm(grads)
-  usable = learnable & jnp.isfinite(norm)
+  usable = (jnp.sum(tokens_2) > 0) & jnp.isfinite(norm)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   stepped = TrainState(optax.apply_updates(state.params, updates), opt_state, state.updates + 1)
   new_state = jax.tree.map(lambda new, old: jnp.where(usable, new, old), stepped, state)
-  metrics = {
+  norms = {
     "train/grad_norm": norm,
     "train/update_norm": jnp.where(usable, optax.tree.norm(updates), 0.0),
     "train/param_norm": optax.tree.norm(new_state.params),
     "train/skipped": (~usable).astype(jnp.float32),
   }
-  return new_state, metrics
+  return new_state, norms
 
 
-AVERAGED = ("loss", "clip_fraction", "ratio_mean", "kl_behaviour", "abs_dlogp_mean", "entropy")
-COUNTED = ("tokens", "row_tokens")  # completion tokens; prompt and completion tokens
-LARGEST = ("ratio_max", "abs_dlogp_max")
-
-
-def _no_sums(surrogate: Surrogate) -> Metrics:
-  """What the metrics of no microbatch at all add up to, one number a side."""
-  summed = (*AVERAGED, *COUNTED, "objective", "ratio_squared")
-  summed += ("kl_reference",) if surrogate.kl_coef else ()
-  sums = {name: jnp.zeros(len(SIDES), jnp.float32) for name in summed}
-  sums["poisoned_rows"] = jnp.int32(0)
-  return sums | {name: jnp.full(len(SIDES), -jnp.inf) for name in LARGEST}
-
-
-def _merge(left: Metrics, right: Metrics) -> Metrics:
-  return {
-    name: jnp.maximum(left[name], right[name]) if name in LARGEST else left[name] + right[name]
-    for name in left
-  }
-
-
-def _summary(sums: Metrics, tokens, rows, microbatches) -> Metrics:
-  """The loss that was minimised, and means over each side's tokens; not a number on a side that has
-  none. Ratios are to the policy that sampled, whatever the anchor."""
-  sums = dict(sums)
-  metrics = {
-    "train/tokens": tokens,
-    "train/rows": rows,
-    "train/microbatches": microbatches,
-    "train/poisoned_rows": sums.pop("poisoned_rows"),
-    "train/loss": jnp.sum(sums.pop("objective")),
-    "train/entropy": jnp.sum(sums["entropy"]) / jnp.sum(sums["tokens"]),
-  }
-  squared = sums.pop("ratio_squared")
-  for side, name_of_side in enumerate(SIDES):
-    tokens_of_side = sums["tokens"][side]
-    for name, values in sums.items():
-      value = values[side] if name in LARGEST + COUNTED else values[side] / tokens_of_side
-      metrics[f"train/{name}_{name_of_side}"] = value
-    ess = jnp.square(sums["ratio_mean"][side]) / squared[side]
-    metrics[f"train/ess_{name_of_side}"] = ess / tokens_of_side
-  return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)
+def _summary(steps: list[tuple[tally.Sums, dict, list[Pack]]]) -> Metrics:
+  """Of all optimizer steps together: tokens count once an epoch, means are over tokens, norms and
+  the loss are means over steps; the parameters' norm is the last. `train/mismatch` alone is of the
+  first: before it, the policy was the one that sampled the fresh rows."""
+  sums, norms, packs = zip(*steps, strict=True)
+  metrics = tally.described(functools.reduce(tally.merged, sums))
+  metrics["train/loss"] /= len(steps)
+  metrics |= {name: float(np.mean([n[name] for n in norms])) for name in norms[0]}
+  metrics["train/param_norm"] = float(norms[-1]["train/param_norm"])
+  metrics["train/skipped"] = float(sum(n["train/skipped"] for n in norms))
+  metrics["train/updates"] = float(len(steps))
+  metrics["train/mismatch"] = tally.described(sums[0])["train/abs_dlogp_mean_fresh"]
+  used = [part for of_step in packs for part in of_step]
+  trained = metrics["train/row_tokens_fresh"] + metrics["train/row_tokens_replay"]
+  metrics["train/microbatches"] = float(sum(part.count for part in used))
+  metrics["train/padding"] = 1 - trained / max(1, sum(part.tokens for part in used))
+  return metrics

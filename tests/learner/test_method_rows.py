@@ -3,7 +3,7 @@
 import pytest
 
 from configs import base, methods
-from grpo_jax.build import check_learning
+from grpo_jax.check import check_learning
 from grpo_jax.errors import UserError
 from grpo_jax.learner.surrogate import Surrogate
 

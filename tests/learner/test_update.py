@@ -9,13 +9,16 @@ import optax
 import pytest
 
 from grpo_jax.distribution import decoding
+from grpo_jax.learner.aggregate import AGGREGATES
 from grpo_jax.learner.logprobs import sample_log_probs
-from grpo_jax.learner.update import create_state, make_update
+from grpo_jax.learner.state import create_state
+from grpo_jax.learner.surrogate import Tokens, token_losses
+from grpo_jax.learner.update import Update
 from grpo_jax.model.config import Qwen3Config
 from grpo_jax.model.qwen3 import Qwen3, init_params
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Rollouts, Samples, completion_mask
-from tests.learner.choices import make_surrogate
+from tests.learner.choices import make_surrogate, surrogate_of
 
 CONFIG = Qwen3Config(
   vocab_size=64,
@@ -64,9 +67,15 @@ def random_rollouts(model, params, rows, seed=0, *, drift=0.0, birth=0) -> Rollo
   )
 
 
-def make_step(model, optimizer, surrogate, micro):
-  return make_update(
-    model, optimizer, surrogate, microbatch_rows=micro, max_completion_tokens=T - P
+def make_step(model, optimizer, surrogate, micro, **choices):
+  """An update whose microbatches hold `micro` rows of the greatest length, T."""
+  return Update(
+    model,
+    optimizer,
+    surrogate,
+    microbatch_tokens=micro * T // model.layout.batch_shards,
+    max_completion_tokens=T - P,
+    **choices,
   )
 
 
@@ -80,8 +89,12 @@ def step(model, params, fresh, replayed=None, *, surrogate=DAPO, micro=4, refere
   """New parameters under plain gradient descent (params - gradient), and metrics."""
   optimizer, update = gradient_descent(model, surrogate, micro, lr)
   state = create_state(jax.tree.map(jnp.copy, params), optimizer, model.layout)
-  state, metrics = update(state, reference, fresh, replayed, HOW)
-  return jax.device_get(state.params), {k: float(v) for k, v in metrics.items()}
+  state, metrics = update(state, reference, fresh, replayed, HOW, shuffle())
+  return jax.device_get(state.params), metrics
+
+
+def shuffle(seed=0):
+  return np.random.default_rng(seed)
 
 
 def assert_close(left, right, atol=2e-6):
@@ -93,12 +106,13 @@ def test_the_split_into_microbatches_changes_nothing():
   fresh = random_rollouts(model, params, 12, drift=0.3)
   fresh = fresh.replace(weight_R=np.array([1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1], np.float32))
   whole, metrics = step(model, params, fresh, micro=12)
-  for micro in (4, 5):
+  assert metrics["train/microbatches"] == 1
+  for micro, microbatches in ((1, 9), (3, 3), (5, 2)):
     parts, part_metrics = step(model, params, fresh, micro=micro)
-    assert_close(parts, whole)
+    assert_close(parts, whole, atol=1e-6)
     for name in ("train/loss", "train/clip_fraction_fresh", "train/ratio_max_fresh"):
       np.testing.assert_allclose(part_metrics[name], metrics[name], rtol=1e-5)
-    assert part_metrics["train/microbatches"] == -(-9 // micro)
+    assert part_metrics["train/microbatches"] == microbatches
   assert metrics["train/clip_fraction_fresh"] > 0.05
 
 
@@ -128,6 +142,8 @@ def test_the_mesh_changes_nothing(mesh):
   model, spread_params = make_model(mesh)
   spread, metrics = step(model, spread_params, fresh, micro=8)
   assert_close(spread, alone, atol=1e-5)
+  for name in ("train/microbatches", "train/padding"):  # a budget on each device
+    alone_metrics.pop(name)
   for name, value in alone_metrics.items():
     np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
@@ -191,8 +207,8 @@ def test_the_gradient_equals_finite_differences():
   def loss_at(distance):
     moved = jax.tree.map(lambda p, d: p + distance * d, params, direction)
     state = create_state(moved, optimizer, model.layout)
-    _, metrics = update(state, reference, fresh, None, HOW)
-    return float(metrics["train/loss"])
+    _, metrics = update(state, reference, fresh, None, HOW, shuffle())
+    return metrics["train/loss"]
 
   h = 2e-4
   numeric = (loss_at(h) - loss_at(-h)) / (2 * h)
@@ -233,21 +249,90 @@ def test_an_unusable_step_changes_nothing_and_is_counted(what):
   state = create_state(jax.tree.map(jnp.copy, params), optimizer, model.layout)
   before = jax.device_get(state)
   update = make_step(model, optimizer, DAPO, 4)
-  after, metrics = update(state, None, fresh, None, HOW)
+  after, metrics = update(state, None, fresh, None, HOW, shuffle())
   jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(after))
   assert metrics["train/skipped"] == 1
 
 
-def test_survivors_and_lengths_compile_nothing():
+SLOW_LOOP = [("grpo", 1, 3), ("tis", 2, 2), ("cispo", 3, 1), ("dr_grpo", 2, 2)]
+
+
+@pytest.mark.parametrize(("method", "epochs", "minibatches"), SLOW_LOOP)
+def test_several_optimizer_steps_are_those_of_a_slow_loop(method, epochs, minibatches):
+  """Row by row, with the anchor of before the first step in all of them."""
   model, params = make_model()
+  surrogate, lr = surrogate_of(method), 0.3
+  fresh = random_rollouts(model, params, 8, drift=0.2)
+  fresh.weight_R[3] = 0
+  optimizer = optax.sgd(lr)
+  update = make_step(model, optimizer, surrogate, 4, epochs=epochs, minibatches=minibatches)
+  state = create_state(jax.tree.map(jnp.copy, params), optimizer, model.layout)
+  state, metrics = update(state, None, fresh, None, HOW, shuffle(3))
+  assert metrics["train/updates"] == state.updates == epochs * minibatches
+  assert metrics["train/tokens"] == epochs * fresh.samples.completion_len_R @ fresh.weight_R
+
+  @jax.jit
+  def descend(params, anchor_BT, in_step_B):
+    gradient = jax.grad(plain_loss)(params, model, surrogate, fresh, anchor_BT, in_step_B)
+    return jax.tree.map(lambda p, g: p - lr * g, params, gradient)
+
+  anchor_BT, _ = jax.jit(lambda p: sample_log_probs(model, p, fresh.samples, HOW))(params)
+  learners, rng = np.flatnonzero(fresh.weight_R), shuffle(3)
+  for _ in range(epochs):
+    for rows in np.array_split(rng.permutation(learners), minibatches):
+      params = jax.block_until_ready(descend(params, anchor_BT, np.isin(np.arange(8), rows)))
+  assert_close(jax.device_get(state.params), jax.device_get(params), atol=5e-6)
+
+
+def plain_loss(params, model, surrogate, rollouts, anchor_BT, in_step_B):
+  """One padded batch, no microbatches."""
+  logp_BT, entropy_BT = sample_log_probs(model, params, rollouts.samples, HOW)
+  behaviour_BT = rollouts.samples.behaviour_logp_RT
+  mask_BT = completion_mask(rollouts.samples) & in_step_B[:, None]
+  tokens = Tokens(
+    logp_BT=logp_BT,
+    entropy_BT=entropy_BT,
+    behaviour_BT=behaviour_BT,
+    anchor_BT=anchor_BT if surrogate.anchor == "recomputed" else behaviour_BT,
+    reference_BT=logp_BT,
+    advantage_BT=rollouts.advantage_R[:, None] * jnp.ones_like(logp_BT),
+    mask_BT=mask_BT,
+  )
+  tokens = jax.tree.map(lambda x_BT: jnp.where(mask_BT, x_BT, 0), tokens)
+  loss_BT, _ = token_losses(surrogate, tokens)
+  scale_B = AGGREGATES[surrogate.aggregate](rollouts.samples.completion_len_R, in_step_B, T - P)
+  return jnp.sum(scale_B[:, None] * jnp.where(mask_BT, loss_BT, 0))
+
+
+def test_minibatches_are_dealt_anew_and_by_their_seed():
+  model, params = make_model()
+  fresh = random_rollouts(model, params, 8, drift=0.2)
+  optimizer = optax.sgd(0.3)
+  update = make_step(model, optimizer, DAPO, 8, minibatches=2)
+
+  def result(seed):
+    state = create_state(jax.tree.map(jnp.copy, params), optimizer, model.layout)
+    return jax.device_get(update(state, None, fresh, None, HOW, shuffle(seed))[0].params)
+
+  first, again, other = result(1), result(1), result(2)
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (first, other)), strict=True))
+
+
+@pytest.mark.parametrize("mesh", [None, (2, 2, 2)], ids=str)
+def test_a_bucket_is_compiled_once_whatever_survives(mesh):
+  model, params = make_model(mesh)
   optimizer = optax.adamw(1e-3)
   state = create_state(jax.tree.map(jnp.copy, params), optimizer, model.layout)
-  update = make_step(model, optimizer, DAPO, 4)
-  for seed in range(4):
-    fresh = random_rollouts(model, state.params, 8, seed=seed)
-    fresh = fresh.replace(weight_R=(np.arange(8) < 2 * seed + 1).astype(np.float32))
-    state, _ = update(state, None, fresh, None, HOW)
-  assert update._cache_size() == 1
+  update = make_step(model, optimizer, surrogate_of("tis"), 4, epochs=2, minibatches=2)
+  compiled = []
+  for seed, survivors in enumerate((8, 5, 2, 7, 0)):
+    fresh = random_rollouts(*make_model(), 8, seed=seed)
+    fresh = fresh.replace(weight_R=(np.arange(8) < survivors).astype(np.float32))
+    state, _ = update(state, None, fresh, None, HOW, shuffle(seed))
+    compiled.append(update.compiled_programs())
+  assert set(compiled[1:]) == {compiled[0]}
+  assert update._add_gradients._cache_size() == 2, "one a bucket: of 16 and of 20 tokens"
 
 
 def test_moments_are_born_where_their_parameters_live():

@@ -1,0 +1,149 @@
+"""Log-probs by chunks of packed positions are those of the plain formula, and so are gradients."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo_jax import distribution
+from grpo_jax.distribution import decoding
+from grpo_jax.learner import vocabulary
+from grpo_jax.learner.logprobs import sample_log_probs
+from grpo_jax.model.config import Qwen3Config
+from grpo_jax.model.qwen3 import Qwen3, init_params
+from grpo_jax.model.sharding import make_layout
+from grpo_jax.records import Samples, completion_mask
+
+B, T, V = 8, 16, 48
+FILTERED = decoding(0.8, 20, 0.9, V - 4)
+PLAIN = decoding(1.0, 0, 1.0, V)
+CHUNKS = [1, 5, 16, B * T]  # positions; 5 divides nothing
+
+
+def make(mesh=None, *, tied=True):
+  config = Qwen3Config(
+    vocab_size=V,
+    hidden_size=16,
+    intermediate_size=40,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=8,
+    rope_theta=1e4,
+    initializer_range=0.3,
+    tie_word_embeddings=tied,
+  )
+  layout = make_layout(*mesh) if mesh else make_layout(devices=jax.devices()[:1])
+  model = Qwen3(config, layout)
+  return model, init_params(model, jax.random.key(0))
+
+
+def make_samples() -> Samples:
+  """Ragged rows; one without a completion, one without a prompt, one without a token."""
+  rng = np.random.default_rng(1)
+  prompt_len, completion_len = rng.integers(1, 8, B), rng.integers(1, 9, B)
+  completion_len[2], prompt_len[3] = 0, 0
+  prompt_len[4] = completion_len[4] = 0
+  return Samples(
+    tokens_RT=rng.integers(0, V - 4, (B, T)).astype(np.int32),
+    prompt_len_R=prompt_len.astype(np.int32),
+    completion_len_R=completion_len.astype(np.int32),
+    behaviour_logp_RT=np.zeros((B, T), np.float32),
+    finish_R=np.zeros(B, np.int32),
+  )
+
+
+def plainly(model, params, samples, how):
+  """All logits of all positions."""
+  tokens_BT = jnp.asarray(samples.tokens_RT)
+  positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
+  hidden_BTD, _ = model.apply({"params": params}, tokens_BT, positions_BT)
+  logits_BTV = model.apply({"params": params}, hidden_BTD, method="logits")
+  flat = distribution.token_log_probs(
+    logits_BTV[:, :-1].reshape(-1, V), tokens_BT[:, 1:].reshape(-1), how
+  )
+  mask_BT = completion_mask(samples).at[:, 0].set(False)
+  shifted = [jnp.pad(x.reshape(B, T - 1), ((0, 0), (1, 0))) for x in flat]
+  return [jnp.where(mask_BT, x_BT, 0) for x_BT in shifted]
+
+
+def total(of, model, params, samples, how):
+  """Something of which log-probs and entropies all get another gradient."""
+  logp_BT, entropy_BT = of(model, params, samples, how)
+  weight_BT = jnp.sin(jnp.arange(B * T)).reshape(B, T)
+  return jnp.sum(weight_BT * logp_BT + jnp.cos(weight_BT) * entropy_BT), (logp_BT, entropy_BT)
+
+
+def results(of, model, params, samples, how):
+  function = jax.value_and_grad(functools.partial(total, of), argnums=1, has_aux=True)
+  compiled = jax.jit(lambda params, samples: function(model, params, samples, how))
+  (_, scores), gradient = jax.block_until_ready(compiled(params, samples))
+  return jax.device_get((scores, gradient))
+
+
+def assert_same(ours, theirs, atol=2e-5):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), ours, theirs)
+
+
+@pytest.mark.parametrize("how", [PLAIN, FILTERED], ids=["plain", "filtered"])
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_chunks_change_nothing(monkeypatch, chunk, how):
+  monkeypatch.setattr(vocabulary, "_chunk_size", lambda *_: chunk)
+  model, params = make()
+  samples = make_samples()
+  scores, gradient = results(sample_log_probs, model, params, samples, how)
+  assert_same((scores, gradient), _tupled(results(plainly, model, params, samples, how)))
+  assert (scores[0][~np.asarray(completion_mask(samples))] == 0).all()
+
+
+def test_a_head_of_its_own():
+  model, params = make(tied=False)
+  samples = make_samples()
+  ours = results(sample_log_probs, model, params, samples, PLAIN)
+  assert_same(ours, _tupled(results(plainly, model, params, samples, PLAIN)))
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)], ids=str)
+def test_the_mesh_changes_nothing(monkeypatch, mesh):
+  monkeypatch.setattr(vocabulary, "_chunk_size", lambda *_: 4)
+  if mesh[2] == 8:
+    pytest.skip("two heads do not split over 8 devices")
+  samples = make_samples()
+  alone = results(sample_log_probs, *make(), samples, FILTERED)
+  assert_same(results(sample_log_probs, *make(mesh), samples, FILTERED), alone)
+
+
+def test_no_device_holds_logits_of_the_whole_vocabulary(monkeypatch):
+  """With the vocabulary split in two, nothing of its full width but what each device is given."""
+  monkeypatch.setattr(vocabulary, "_chunk_size", lambda *_: 4)
+  model, params = make((2, 2, 2))
+  function = jax.grad(lambda params, samples: total(
+    sample_log_probs, model, params, samples, PLAIN)[0])  # fmt: skip
+  text = jax.jit(function).lower(params, make_samples()).compile().as_text()
+  assert re.search(rf"f32\[[\d,]*,{V // 2}\]", text), "the pattern must find the halves"
+  assert not re.findall(rf"f32\[[\d,]*,{V}\]", text)
+
+
+def test_positions_nobody_asks_for_cost_no_projection():
+  """The loops end where the chosen positions do, in both passes."""
+  model, params = make()
+  samples = make_samples()
+  chosen = jnp.zeros((1, B * T), bool).at[0, 3:9].set(True)
+  assert vocabulary._walk(chosen, 4).count == 2
+  nobody = samples.replace(completion_len_R=np.zeros(B, np.int32))
+  scores, gradient = results(sample_log_probs, model, params, nobody, PLAIN)
+  assert all((leaf == 0).all() for leaf in jax.tree.leaves((scores, gradient)))
+
+
+def test_the_budget_of_logits_decides_the_chunk():
+  assert vocabulary._chunk_size(151_936, 8192) == 256
+  assert vocabulary._chunk_size(151_936, 100) == 100
+  assert vocabulary._chunk_size(18, 2048) == 2048
+
+
+def _tupled(result):
+  scores, gradient = result
+  return tuple(scores), gradient
