@@ -3,7 +3,8 @@
 Rollout-level advantage-prioritised replay (arXiv 2606.04560): rollouts are kept with the advantages
 and behaviour log-probs of their birth; those older than `max_age` steps are evicted before a draw;
 rollout i is drawn with probability proportional to (|A_i| + epsilon)^alpha, without replacement.
-Drawing removes nothing: a rollout may be drawn again until it ages out.
+Drawing removes nothing: a rollout may be drawn again until it ages out. Other priorities, and
+whole groups, are for comparison (priority.py).
 
 All functions are pure, and jitted by `Replay` with the buffer donated, so a step updates it in
 place. Fill, survivors and draw size are data: nothing compiles twice. The capacity axis is sharded
@@ -22,8 +23,7 @@ import jax.numpy as jnp
 from grpo_jax.masked import masked_max, masked_sum
 from grpo_jax.model.sharding import Layout
 from grpo_jax.records import Rollouts, take_rows
-
-PRIORITY_EPSILON = 1e-6
+from grpo_jax.replay.priority import BY_ADVANTAGE, Draw, Pool, joined, pool_of, scores
 
 
 @flax.struct.dataclass
@@ -82,28 +82,71 @@ def evict(buffer: Buffer, step: jax.Array, max_age: jax.Array) -> Buffer:
 
 
 def draw(
-  buffer: Buffer, key: jax.Array, size: jax.Array, alpha: jax.Array, *, max_size: int
+  buffer: Buffer,
+  key: jax.Array,
+  size: jax.Array,
+  alpha: jax.Array,
+  *,
+  max_size: int,
+  how: Draw = BY_ADVANTAGE,
 ) -> tuple[Buffer, Rollouts]:
-  """Draws `size` different rollouts with P(i) proportional to (|A_i| + epsilon)^alpha.
+  """Draws `size` different rollouts; by default with P(i) proportional to (|A_i| + epsilon)^alpha.
 
   Args:
     buffer: already evicted for this step.
     key: this step's randomness.
     size: int32, how many; fewer stored ones are all drawn.
-    alpha: float32; 0: uniform, 1: proportional to |A|.
+    alpha: float32; 0: uniform, 1: proportional to the priority.
     max_size: rows of the result, the largest `size` there can be.
+    how: what is drawn, and by which priority.
 
   Returns:
     The buffer with its use counts, and `max_size` rollouts of which the drawn ones come first with
     weight 1, the rest having weight 0.
   """
-  logit_C = alpha * jnp.log(jnp.abs(buffer.rollouts.advantage_R) + PRIORITY_EPSILON)
-  score_C = logit_C + jax.random.gumbel(key, (buffer.capacity,))
-  score_C = jnp.where(buffer.occupied_C, score_C, -jnp.inf)
-  score_M, slot_M = jax.lax.top_k(score_C, min(max_size, buffer.capacity))
-  drawn_M = (jnp.arange(len(slot_M)) < size) & (score_M > -jnp.inf)
-  drawn = take_rows(buffer.rollouts, slot_M).replace(weight_R=drawn_M.astype(jnp.float32))
-  return buffer.replace(uses_C=buffer.uses_C.at[slot_M].add(drawn_M.astype(jnp.int32))), drawn
+  pool = pool_of(buffer.rollouts, buffer.occupied_C)
+  return _taken(buffer, *_drawn(pool, key, size, alpha, max_size, how))
+
+
+def draw_batch(
+  buffer: Buffer,
+  fresh: Rollouts,
+  key: jax.Array,
+  size: jax.Array,
+  alpha: jax.Array,
+  *,
+  max_size: int,
+  how: Draw,
+) -> tuple[Buffer, Rollouts, Rollouts]:
+  """Draws `size` rollouts from the stored and the fresh ones of positive weight alike, as if all
+  lay in one store.
+
+  Returns:
+    The buffer, the stored ones as `draw` gives them, though anywhere among its rows, and `fresh`
+    with weight 0 where a rollout was not drawn.
+  """
+  stored = pool_of(buffer.rollouts, buffer.occupied_C)
+  pool = joined(stored, pool_of(fresh, fresh.weight_R > 0))
+  slot_M, drawn_M = _drawn(pool, key, size, alpha, max_size, how)
+  of_fresh_R = jnp.zeros(len(pool.open_C), bool).at[slot_M].set(drawn_M)[buffer.capacity :]
+  buffer, replayed = _taken(buffer, slot_M, drawn_M & (slot_M < buffer.capacity))
+  return buffer, replayed, fresh.replace(weight_R=jnp.where(of_fresh_R, fresh.weight_R, 0))
+
+
+def _drawn(
+  pool: Pool, key: jax.Array, size: jax.Array, alpha: jax.Array, max_size: int, how: Draw
+) -> tuple[jax.Array, jax.Array]:
+  """Places in the pool, drawn ones first, and which of them are drawn."""
+  score_C = scores(pool, key, size, alpha, how)
+  score_M, slot_M = jax.lax.top_k(score_C, min(max_size, len(score_C)))
+  return slot_M, (jnp.arange(len(slot_M)) < size) & (score_M > -jnp.inf)
+
+
+def _taken(buffer: Buffer, slot_M: jax.Array, drawn_M: jax.Array) -> tuple[Buffer, Rollouts]:
+  """The rollouts of these slots, of weight 1 where drawn, and the buffer with their uses."""
+  rows = take_rows(buffer.rollouts, jnp.minimum(slot_M, buffer.capacity - 1))
+  uses_C = buffer.uses_C.at[slot_M].add(drawn_M.astype(jnp.int32), mode="drop")
+  return buffer.replace(uses_C=uses_C), rows.replace(weight_R=drawn_M.astype(jnp.float32))
 
 
 def describe(buffer: Buffer, drawn: Rollouts, step: jax.Array) -> dict[str, jax.Array]:
@@ -126,15 +169,23 @@ def describe(buffer: Buffer, drawn: Rollouts, step: jax.Array) -> dict[str, jax.
 
 
 class Replay:
-  """The functions above, compiled for one capacity, one draw size and one mesh."""
+  """The functions above, compiled for one capacity, one draw size, one priority and one mesh."""
 
-  def __init__(self, capacity: int, max_draw: int, example: Rollouts, layout: Layout):
+  def __init__(
+    self,
+    capacity: int,
+    max_draw: int,
+    example: Rollouts,
+    layout: Layout,
+    how: Draw = BY_ADVANTAGE,
+  ):
     """
     Args:
       capacity: C; a multiple of `layout.batch_shards`.
       max_draw: the largest draw there can be.
       example: a fresh batch as arrays or shapes, for the slots' shapes.
       layout: mesh and axis table.
+      how: what is drawn, and by which priority.
     """
     make = functools.partial(empty, capacity, example)
     self.shardings = jax.tree.map(
@@ -146,7 +197,11 @@ class Replay:
     self.add = jit(add, out_shardings=self.shardings)
     self.evict = jit(evict, out_shardings=self.shardings)
     self.draw = jit(
-      functools.partial(draw, max_size=max_draw), out_shardings=(self.shardings, None)
+      functools.partial(draw, max_size=max_draw, how=how), out_shardings=(self.shardings, None)
+    )
+    self.draw_batch = jit(
+      functools.partial(draw_batch, max_size=max_draw, how=how),
+      out_shardings=(self.shardings, None, layout.sharding("batch")),
     )
     self.describe = jax.jit(describe)
 

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from grpo_jax.methods.select import shuffled_epochs
+from grpo_jax.methods.choice import Budget
+from grpo_jax.methods.ledger import empty_ledger
+from grpo_jax.methods.select import ShuffledEpochs, shuffled_epochs
+from tests.methods.evidence import streams
 
 
 def permutation(epoch):
@@ -26,3 +29,13 @@ def test_a_cut_changes_nothing():
   whole = shuffled_epochs(0, 37, 10, permutation)
   parts = [shuffled_epochs(0, 13, 10, permutation), shuffled_epochs(13, 24, 10, permutation)]
   np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_the_choice_is_that_walk_with_the_same_size_for_each():
+  select, ledger = ShuffledEpochs(streams), empty_ledger(10, window=1)
+  state, walk = select.start(10), []
+  for _ in range(5):
+    choice, state = select(state, ledger, Budget(problems=4, samples=3))
+    assert choice.copies_N.tolist() == [3, 3, 3, 3]
+    walk += choice.place_N.tolist()
+  assert walk == shuffled_epochs(0, 20, 10, lambda epoch: streams(epoch).permutation(10)).tolist()

@@ -11,7 +11,8 @@ import pytest
 
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Rollouts, Samples
-from grpo_jax.replay.buffer import PRIORITY_EPSILON, Replay, draw
+from grpo_jax.replay.buffer import Replay, draw
+from grpo_jax.replay.priority import PRIORITY_EPSILON
 
 CAPACITY, FRESH, MAX_DRAW = 8, 5, 4
 

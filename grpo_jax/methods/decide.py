@@ -1,0 +1,79 @@
+"""What next, given all that is known? Selection and allocation, composed over one ledger.
+
+A decision depends on its state alone, so a run that goes on from a checkpoint decides as if it had
+never stopped.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grpo_jax.methods.allocate import Allocate
+from grpo_jax.methods.choice import Budget, Choice, State
+from grpo_jax.methods.ledger import Evidence, Ledger, empty_ledger
+from grpo_jax.methods.select import Select
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionState:
+  """All that decisions remember."""
+
+  ledger: Ledger
+  select: State
+  allocate: State
+
+  def to_dict(self) -> dict[str, Any]:
+    """JSON values, from which `from_dict` makes an equal state."""
+    slots = {"select": self.select, "allocate": self.allocate}
+    lists = {
+      slot: {key: value.tolist() for key, value in state.items()} for slot, state in slots.items()
+    }
+    return {"ledger": self.ledger.to_dict()} | lists
+
+  @classmethod
+  def from_dict(cls, values: Mapping[str, Any]) -> "DecisionState":
+    select, allocate = (
+      {key: np.array(value) for key, value in values[slot].items()}
+      for slot in ("select", "allocate")
+    )
+    return cls(Ledger.from_dict(values["ledger"]), select, allocate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+  """The decisions of a run.
+
+  Attributes:
+    select: which problems.
+    allocate: how many rollouts each.
+    budget: of one step, or of each round of a step.
+    window: visits of a problem that the ledger remembers one by one.
+  """
+
+  select: Select
+  allocate: Allocate
+  budget: Budget
+  window: int
+
+  def start(self, size: int) -> DecisionState:
+    """Before the first step, of `size` problems."""
+    return DecisionState(
+      empty_ledger(size, self.window), self.select.start(size), self.allocate.start()
+    )
+
+  def choose(self, state: DecisionState) -> tuple[Choice, DecisionState]:
+    """What to ask next, `budget.rollouts` rollouts in all, and the state after asking it."""
+    choice, select = self.select(state.select, state.ledger, self.budget)
+    copies_N = self.allocate(state.allocate, state.ledger, choice)
+    choice = dataclasses.replace(choice, copies_N=copies_N)
+    return choice, dataclasses.replace(state, select=select)
+
+  def record(
+    self, state: DecisionState, choice: Choice, evidence: Evidence, step: int
+  ) -> DecisionState:
+    """The state after all rollouts of `choice` were judged."""
+    ledger = state.ledger.recorded(choice.place_N, evidence, step)
+    allocate = self.allocate.judged(state.allocate, ledger, choice.place_N)
+    return DecisionState(ledger, state.select, allocate)

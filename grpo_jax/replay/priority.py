@@ -1,0 +1,130 @@
+"""How likely is a stored rollout to be drawn, and does it come alone or with its whole group?
+
+What is drawn, a rollout or all rollouts of one group, is drawn with probability proportional to
+(priority x exp(-age / decay))^alpha, without replacement, by Gumbel top-k. The own choice of
+arXiv 2606.04560 is rollouts by |A|; the others are those it compares with.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from grpo_jax.errors import UserError
+from grpo_jax.records import Rollouts
+
+PRIORITY_EPSILON = 1e-6
+LEVELS = ("rollout", "query")
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+  """What a draw prefers.
+
+  Attributes:
+    level: "rollout"; or "query": groups, of which as many are drawn as fit whole.
+    priority: a name of PRIORITIES; of a group, the mean over its rollouts.
+    decay: steps after which a priority has fallen to 1/e (arXiv 2604.16918); 0: never.
+  """
+
+  level: str = "rollout"
+  priority: str = "advantage"
+  decay: float = 0.0
+
+  def __post_init__(self):
+    for key, known in (("level", LEVELS), ("priority", tuple(PRIORITIES))):
+      if getattr(self, key) not in known:
+        value = getattr(self, key)
+        raise UserError(f"config.replay.{key} is {value!r}; known: {', '.join(known)}")
+    if not self.decay >= 0:
+      raise UserError(f"config.replay.decay is {self.decay}; it must be 0 or above")
+
+
+@flax.struct.dataclass
+class Pool:
+  """What a draw looks at, of C rollouts."""
+
+  advantage_C: jax.Array
+  reward_C: jax.Array
+  group_C: jax.Array
+  birth_C: jax.Array
+  open_C: jax.Array  # bool; False: not there to be drawn
+
+
+def pool_of(rollouts: Rollouts, open_C: jax.Array) -> Pool:
+  return Pool(
+    rollouts.advantage_R, rollouts.reward_R, rollouts.group_R, rollouts.birth_R, open_C
+  )
+
+
+def joined(*pools: Pool) -> Pool:
+  """One pool, in this order."""
+  return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pools)
+
+
+def scores(pool: Pool, key: jax.Array, size: jax.Array, alpha: jax.Array, how: Draw) -> jax.Array:
+  """float32 [C]: the `size` largest, without those of -inf, are a draw of (at most) that size."""
+  priority_C = PRIORITIES[how.priority](pool)
+  noise_C = jax.random.gumbel(key, priority_C.shape)
+  if how.level == "query":
+    group_C = _groups(pool)
+    priority_C, noise_C = _mean(priority_C, group_C, pool.open_C), noise_C[group_C]
+  logit_C = jnp.log(priority_C + PRIORITY_EPSILON)
+  if how.decay:
+    # Of all ages only differences matter.
+    newest = jnp.max(jnp.where(pool.open_C, pool.birth_C, 0))
+    logit_C += (pool.birth_C - newest) / how.decay
+  score_C = jnp.where(pool.open_C, alpha * logit_C + noise_C, -jnp.inf)
+  if how.level == "query":
+    score_C = jnp.where(_fit_whole(score_C, group_C, pool.open_C, size), score_C, -jnp.inf)
+  return score_C
+
+
+def _groups(pool: Pool) -> jax.Array:
+  """int32 [C]: rollouts of one birth and group have one number."""
+  order_C = jnp.lexsort((pool.group_C, pool.birth_C))
+  birth_C, group_C = pool.birth_C[order_C], pool.group_C[order_C]
+  first_C = (birth_C != jnp.roll(birth_C, 1)) | (group_C != jnp.roll(group_C, 1))
+  number_C = jnp.cumsum(first_C.at[0].set(True)) - 1
+  return jnp.zeros_like(number_C).at[order_C].set(number_C)
+
+
+def _fit_whole(
+  score_C: jax.Array, group_C: jax.Array, open_C: jax.Array, size: jax.Array
+) -> jax.Array:
+  """bool [C]: rollouts of the best groups that have at most `size` rollouts together."""
+  count_G = _sum(open_C.astype(jnp.int32), group_C)
+  score_G = jax.ops.segment_max(score_C, group_C, len(group_C))
+  order_G = jnp.argsort(-score_G)
+  fits_G = jnp.cumsum(count_G[order_G]) <= size
+  taken_G = jnp.zeros_like(fits_G).at[order_G].set(fits_G)
+  return taken_G[group_C]
+
+
+def _group_spread(pool: Pool) -> jax.Array:
+  """The standard deviation of the rewards of a rollout's group, as far as it is stored."""
+  group_C = _groups(pool)
+  centred_C = pool.reward_C - _mean(pool.reward_C, group_C, pool.open_C)
+  return jnp.sqrt(_mean(centred_C**2, group_C, pool.open_C))
+
+
+PRIORITIES: dict[str, Callable[[Pool], jax.Array]] = {
+  "advantage": lambda pool: jnp.abs(pool.advantage_C),
+  "group_spread": _group_spread,
+  "uniform": lambda pool: jnp.ones_like(pool.advantage_C),
+}
+BY_ADVANTAGE = Draw()
+
+
+def _mean(values_C: jax.Array, group_C: jax.Array, open_C: jax.Array) -> jax.Array:
+  """Over the open rollouts of each one's group; 0 where there is none."""
+  total_G = _sum(jnp.where(open_C, values_C, 0), group_C)
+  count_G = _sum(open_C.astype(values_C.dtype), group_C)
+  return (total_G / jnp.maximum(count_G, 1))[group_C]
+
+
+def _sum(values_C: jax.Array, group_C: jax.Array) -> jax.Array:
+  """Over each group, by its number, [C]; 0 of numbers that no group has."""
+  return jax.ops.segment_sum(values_C, group_C, len(group_C))

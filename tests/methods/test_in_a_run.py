@@ -1,0 +1,53 @@
+"""Decisions and replay choices inside whole runs: they resume bit for bit and cost the same."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import methods
+from grpo_jax.errors import UserError
+from grpo_jax.run.metrics import read_metrics
+from grpo_jax.train import train
+from tests.test_train import tiny, untimed, weights
+
+pytestmark = pytest.mark.slow
+
+
+def config_of(method, steps):
+  config = tiny(steps=steps)
+  methods.apply(config, method)
+  config.data.limit = 10  # epochs of two and a half steps
+  config.replay.warmup_steps = 1
+  return config
+
+
+@pytest.mark.parametrize(
+  "method",
+  [
+    "aper+history_resampling+coba",
+    "aper+dopr",
+    "aper+pool+by_query+by_spread",
+    "dapo+aper+by_chance",
+  ],
+)
+def test_a_run_cut_in_mid_epoch_goes_on_bit_for_bit(tmp_path, method):
+  straight, broken = tmp_path / "straight", tmp_path / "broken"
+  train(config_of(method, 6), str(straight))
+  train(config_of(method, 3), str(broken))
+  train(config_of(method, 6), str(broken))
+  assert untimed(broken) == untimed(straight)
+  for name, value in weights(straight).items():
+    np.testing.assert_array_equal(weights(broken)[name], value, err_msg=name)
+  rows = read_metrics(straight / "metrics.jsonl")[1:]
+  assert rows[-1]["cost/rollouts"] == 16 * sum(row["rollout/rounds"] for row in rows)
+  assert (max(row["rollout/rounds"] for row in rows) > 1) == method.startswith("dapo")
+
+
+def test_a_profile_of_other_problems_stops_a_run_before_it_samples(tmp_path):
+  config = config_of("sgpo", 2)
+  profile = {"problems": "0" * 64, "samples": 8, "rights": [1] * 10}
+  (tmp_path / "profile.json").write_text(json.dumps(profile))
+  config.easy_to_hard.profile = str(tmp_path / "profile.json")
+  with pytest.raises(UserError, match="measured on other problems"):
+    train(config, str(tmp_path / "run"))
