@@ -19,14 +19,21 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   config.method = "grpo"  # rows of methods.py, joined by "+"; read for the record and the title
   config.seed = 0
-  config.steps = 200  # optimizer steps
+  config.steps = 200  # rounds of sampling and learning
 
   # From which weights? A Hugging Face folder, or a shape to train from scratch.
   config.model = ConfigDict()
   config.model.folder = ""  # holds config.json, *.safetensors and a tokenizer
   config.model.shape = ConfigDict()  # fields of Qwen3Config; read where folder is ""
   config.model.dtype = "float32"  # of activations; "bfloat16" on GPU and TPU. Parameters: float32
-  config.model.remat = False  # recompute blocks in the backward pass: less memory, more work
+  # What the backward pass computes again: "none"; "block", all but each block's input: less memory,
+  # a third more work; "offload", that with the inputs in the host's memory.
+  config.model.remat = "none"
+  # LoRA: only low-rank adapters are trained; the model's own parameters are held in model.dtype.
+  config.model.lora_rank = 0  # 0: off, all parameters are trained
+  config.model.lora_alpha = 32.0  # what adapters add is multiplied by alpha / rank
+  config.model.lora_targets = ("query", "key", "value", "out", "gate", "up", "down")
+  config.model.attention = "auto"  # "xla", or a kernel of model/attention.py for these devices
   config.tokenizer = ""  # a folder; "": the model's own; "characters": built in, for arithmetic
 
   # How devices share the work; the product must be their number, -1 is what is left.
@@ -62,6 +69,7 @@ def get_config() -> ConfigDict:
   config.rollout = ConfigDict()
   config.rollout.problems = 32
   config.rollout.samples = 8  # G, rollouts a problem
+  config.rollout.rounds = 1  # most rounds of these in a step, while too few rollouts are kept
   config.rollout.slots = 32  # rollouts decoded together: the KV cache grows with it
   config.rollout.burst = 16  # tokens between two refills of slots whose rollouts have ended
   config.rollout.gather_weights = True  # whole along fsdp while decoding; False: they do not fit
@@ -69,6 +77,27 @@ def get_config() -> ConfigDict:
   config.rollout.temperature = 1.0
   config.rollout.top_p = 1.0
   config.rollout.top_k = 0
+
+  # Which problems next, and how many rollouts each? problems x samples in all, whatever is chosen.
+  config.select = "shuffled_epochs"  # without_solved, easy_to_hard, most_uncertain
+  config.allocate = "as_selected"  # the same of each, unless the selection has sizes; by_capability
+  config.evidence = ConfigDict()
+  config.evidence.window = 1  # visits of a problem that make up its recent success rate
+  config.without_solved = ConfigDict()  # leaves out what was always right in the epoch before
+  config.without_solved.return_every = 0  # epochs after which all take part again; 0: never
+  config.easy_to_hard = ConfigDict()  # in phases, with groups of 2, 4 and 8
+  config.easy_to_hard.profile = ""  # a file of success rates (methods/profile.py says how it looks)
+  config.easy_to_hard.solved_above = 0.75  # success rates above it are left out
+  config.easy_to_hard.unsolved_share = 0.1  # part of the never solved ones, in every phase
+  config.most_uncertain = ConfigDict()  # one problem a step, with all its rollouts
+  config.most_uncertain.candidates = 128  # problems it is the best of
+  config.most_uncertain.exploration = 0.5  # what it is worth not to have been asked before
+  config.most_uncertain.warmup_steps = 20  # taken at random
+  config.by_capability = ConfigDict()  # more rollouts where one more is worth most
+  config.by_capability.concentration = 11.0  # of the density over difficulties: kappa
+  config.by_capability.least = 2  # rollouts of a problem
+  config.by_capability.most = 128
+  config.by_capability.steps = 10  # over which failures are averaged; the paper does not say
 
   # What an answer is worth, and which groups are learned from.
   config.reward = ConfigDict()
@@ -92,7 +121,12 @@ def get_config() -> ConfigDict:
   # Old rollouts in the batch; ratio 0: no replay and no store.
   config.replay = ConfigDict()
   config.replay.ratio = 0.0  # replayed rollouts for each surviving fresh one
-  config.replay.alpha = 0.5  # P(i) ~ |A_i|^alpha
+  config.replay.alpha = 0.5  # P(i) ~ priority^alpha
+  config.replay.priority = "advantage"  # its size; or "group_spread", "uniform"
+  config.replay.level = "rollout"  # or "query": whole groups, as many as fit
+  # All fresh rollouts learn, and old ones with them; "pool": both are drawn, as many in all.
+  config.replay.composition = "fresh_anchored"
+  config.replay.decay = 0.0  # steps after which a priority has fallen to 1/e; 0: it does not fall
   config.replay.max_age = 10  # steps
   config.replay.warmup_steps = 20  # the store fills, nothing is drawn
   config.replay.capacity = 30_000  # rollouts; age is the limit that binds
@@ -121,7 +155,10 @@ def get_config() -> ConfigDict:
   config.optimizer.b2 = 0.999
   config.optimizer.weight_decay = 0.01
   config.optimizer.max_grad_norm = 1.0
-  config.optimizer.microbatch = 8  # rows in one forward and backward pass
+  config.optimizer.momentum_dtype = "float32"  # "bfloat16": two bytes a parameter less
+  config.optimizer.microbatch_tokens = 16_384  # of one forward and backward pass on each device
+  config.optimizer.epochs = 1  # times a step learns from each of its rollouts
+  config.optimizer.minibatches = 1  # optimizer steps an epoch deals its rollouts to
 
   # Supervised steps on worked solutions before the first rollout; models from scratch only.
   config.warm_start = ConfigDict()
@@ -141,6 +178,7 @@ def get_config() -> ConfigDict:
   # Mean |log-prob of the sampler - log-prob of the trainer| on fresh tokens, nats: rounding in
   # bfloat16 stays near 0.01; wrong settings on one side start at 0.1.
   config.log.mismatch_alarm = 0.05
+  config.log.max_bad_steps = 5  # in a row without a finite gradient: the run stops
   return config
 
 
@@ -186,7 +224,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
   config.rollout.max_new_tokens = 32
   config.replay.capacity = 64
   config.replay.warmup_steps = 1
-  config.optimizer.microbatch = 8
+  config.optimizer.microbatch_tokens = 1024
   config.checkpoint.every = 2
   config.log.rollouts_every = 1
   return config

@@ -16,7 +16,7 @@ from configs import base
 def get_config(arg: str | None = None):
   config, given = base.begin(arg, shrunk=False)
   config.model.dtype = "bfloat16"
-  config.model.remat = True
+  config.model.remat = "block"
 
   config.data.source = config.eval.source = "gsm8k"
   config.data.max_prompt_tokens = 256

@@ -15,8 +15,10 @@ METHODS: dict[str, dict] = {
   # Group-relative policy optimisation, arXiv 2402.03300, with token mean, clip-higher and no KL.
   "grpo": {},
   # DAPO, arXiv 2503.14476: clip-higher, token mean, soft punishment of overlong answers (4,096 of
-  # 20,480 tokens). Its refill of groups without variance is not here.
+  # 20,480 tokens), and dynamic sampling: groups without variance are replaced by asking again.
   "dapo": {
+    "keep": "mixed_groups",
+    "rollout.rounds": 10,
     "loss.clip_low": 0.2,
     "loss.clip_high": 0.28,
     "loss.aggregate": "token_mean",
@@ -78,6 +80,39 @@ METHODS: dict[str, dict] = {
     "replay.alpha": 0.5,
     "replay.max_age": 10,
     "replay.warmup_steps": 20,
+  },
+  # What that paper compares its replay with, to be joined to it: "aper+pool+by_query+by_spread".
+  "pool": {"replay.composition": "pool"},
+  "by_query": {"replay.level": "query"},
+  "by_spread": {"replay.priority": "group_spread"},
+  "by_chance": {"replay.priority": "uniform"},
+  # FreshPER, arXiv 2604.16918, its soft age limit: priorities fall to 1/e in 500 steps.
+  "age_decay": {"replay.decay": 500.0},
+  # First in, first out, drawn by chance, as in arXiv 2604.08706: replay.capacity is the only limit.
+  "fifo": {
+    "replay.ratio": 1.0,
+    "replay.priority": "uniform",
+    "replay.max_age": 1_000_000,
+    "replay.warmup_steps": 0,
+  },
+  # History resampling of SRPO, arXiv 2504.14286: problems always right in an epoch are dropped.
+  "history_resampling": {"select": "without_solved"},
+  # sGPO, arXiv 2606.08854, section 3: easy to hard by a profile, groups of 2, 4 and 8. It needs
+  # config.easy_to_hard.profile; two passes through the phases are the paper's.
+  "sgpo": {
+    "select": "easy_to_hard",
+    "easy_to_hard.solved_above": 0.75,
+    "easy_to_hard.unsolved_share": 0.1,
+  },
+  # In the manner of DoPR, arXiv 2602.00815, whose formula is not public: one problem a step.
+  "dopr": {"select": "most_uncertain"},
+  # CoBA-RL, arXiv 2602.03048: rollouts by marginal value at the policy's capability.
+  "coba": {
+    "allocate": "by_capability",
+    "by_capability.concentration": 11.0,
+    "by_capability.least": 2,
+    "by_capability.most": 128,
+    "evidence.window": 1,
   },
 }
 

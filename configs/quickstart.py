@@ -45,6 +45,6 @@ def get_config(arg: str | None = None):
   config.replay.warmup_steps = 5
   config.optimizer.learning_rate = 2e-4
   config.optimizer.weight_decay = 0.0
-  config.optimizer.microbatch = 64
+  config.optimizer.microbatch_tokens = 1024
   config.checkpoint.every = 40
   return config

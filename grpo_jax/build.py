@@ -1,7 +1,7 @@
 """From a config to all that the loop calls: tokenizer, problems, model, and the compiled parts.
 
-Beside train.py the only file that sees the config. Everything wrong with it is found here, before
-weights are read or anything is compiled.
+Beside train.py and check.py the only file that sees the config. What is wrong with files is found
+here, before weights are read or anything is compiled.
 """
 
 import dataclasses
@@ -18,17 +18,33 @@ from grpo_jax.collect import Collector
 from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
-from grpo_jax.evaluate import evaluate
+from grpo_jax.exam import Examiner, examine
+from grpo_jax.learner.advantages import group_advantages
+from grpo_jax.learner.kl import KLPenalty
 from grpo_jax.learner.optimizer import make_optimizer
+from grpo_jax.learner.overlong import overlong_penalty
+from grpo_jax.learner.packing import rows_within
 from grpo_jax.learner.surrogate import Surrogate
-from grpo_jax.learner.update import make_update
+from grpo_jax.learner.update import Update
+from grpo_jax.methods.allocate import AsSelected
+from grpo_jax.methods.capability import ByCapability
+from grpo_jax.methods.choice import Budget
+from grpo_jax.methods.decide import Decisions
+from grpo_jax.methods.history import WithoutSolved
 from grpo_jax.methods.keep import KEEP
+from grpo_jax.methods.phases import EasyToHard, easy_to_hard
+from grpo_jax.methods.profile import load_profile
+from grpo_jax.methods.select import ShuffledEpochs, Streams
+from grpo_jax.methods.uncertainty import MostUncertain
 from grpo_jax.model.config import from_shape, read_config
+from grpo_jax.model.lora import LoRA, abstract_frozen, fingerprint, make_lora
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
-from grpo_jax.model.sharding import Layout, check_divisible, make_layout
+from grpo_jax.model.sharding import Layout, check_divisible
 from grpo_jax.model.weights import check_folder, load_params
-from grpo_jax.records import abstract_rollouts
+from grpo_jax.randomness import Purpose, generator_for
+from grpo_jax.records import Samples, abstract_rollouts
 from grpo_jax.replay.buffer import Replay
+from grpo_jax.replay.priority import Draw
 from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
 from grpo_jax.start import WarmStart, make_start_folder
@@ -52,58 +68,14 @@ class Parts:
   model: Qwen3
   sampler: Sampler
   optimizer: optax.GradientTransformation
-  update: Callable
+  update: Update
   replay: Replay | None
-  reference: Params | None  # what KL is measured to
+  lora: LoRA | None  # None: all parameters are trained
+  reference: Params | None  # the start policy: what KL is measured to, and adapters are added to
+  start: str  # fingerprint of the weights that adapters belong to; "" where there are none
   how: Decoding  # of training rollouts
   collect: Collector
   exam: Callable[[Params], dict[str, float]]
-
-
-def check(config: ConfigDict) -> Layout:
-  """Everything that can be wrong with the numbers alone; returns the mesh they describe.
-
-  Raises:
-    UserError: names the key, its value and what would be right.
-  """
-  positive = {
-    "steps": config.steps,
-    "rollout.problems": config.rollout.problems,
-    "rollout.samples": config.rollout.samples,
-    "rollout.slots": config.rollout.slots,
-    "rollout.burst": config.rollout.burst,
-    "rollout.max_new_tokens": config.rollout.max_new_tokens,
-    "rollout.temperature": config.rollout.temperature,
-    "optimizer.microbatch": config.optimizer.microbatch,
-    "eval.every": config.eval.every,
-    "eval.samples": config.eval.samples,
-    "checkpoint.every": config.checkpoint.every,
-    "log.rollouts_every": config.log.rollouts_every,
-  }
-  for key, value in positive.items():
-    if not value > 0:
-      raise UserError(f"config.{key} is {value}; it must be above 0")
-  if config.keep not in KEEP:
-    raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
-  if config.model.folder and config.warm_start.steps:
-    raise UserError("config.warm_start.steps is for models from scratch; with model.folder it is 0")
-  if config.model.dtype not in ("float32", "bfloat16"):
-    raise UserError(f"config.model.dtype is {config.model.dtype!r}; known: float32, bfloat16")
-  layout = make_layout(**config.mesh)
-  split_over_devices = {
-    "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
-    "rollout.slots": config.rollout.slots,
-    "optimizer.microbatch": config.optimizer.microbatch,
-    "replay.capacity": config.replay.capacity if config.replay.ratio else 0,
-  }
-  for key, rows in split_over_devices.items():
-    if rows % layout.batch_shards:
-      up = rows + -rows % layout.batch_shards
-      raise UserError(
-        f"config.{key} is {rows}; it must divide over {layout.batch_shards} devices "
-        f"(mesh.data x mesh.fsdp): {up} would"
-      )
-  return layout
 
 
 def load_task(config: ConfigDict) -> Task:
@@ -134,7 +106,13 @@ def make_model(config: ConfigDict, task: Task, layout: Layout) -> Qwen3:
       f"{task.tokenizer.size} ids: they do not belong together"
     )
   dtype = np.dtype(config.model.dtype)
-  model = Qwen3(shape, layout, dtype=dtype, remat=config.model.remat)
+  model = Qwen3(
+    shape,
+    layout,
+    dtype=dtype,
+    remat=config.model.remat,
+    attention_kernel=config.model.attention,
+  )
   if folder:
     check_folder(pathlib.Path(folder).expanduser(), abstract_params(model))
   return model
@@ -147,7 +125,7 @@ def start_folder(config: ConfigDict, task: Task, model: Qwen3, run: RunFolder) -
   if not (run.start / "config.json").is_file():
     make_start_folder(
       run.start,
-      model.clone(dtype=np.dtype("float32"), remat=False),
+      model.clone(dtype=np.dtype("float32"), remat="none"),
       task.tokenizer,
       task.training,
       WarmStart(**config.warm_start),
@@ -160,12 +138,11 @@ def start_folder(config: ConfigDict, task: Task, model: Qwen3, run: RunFolder) -
 def build(
   config: ConfigDict, task: Task, model: Qwen3, folder: pathlib.Path, verifier: VerifierPool
 ) -> Parts:
-  """Compiles nothing yet; loads nothing but the KL reference."""
-  layout = model.layout
+  """Compiles nothing yet; loads nothing but the start policy, where it is kept."""
+  layout, lora = model.layout, lora_of(config)
   sampler = Sampler(
     model,
     slots=config.rollout.slots,
-    max_new_tokens=config.rollout.max_new_tokens,
     burst=config.rollout.burst,
     gather_weights=config.rollout.gather_weights,
   )
@@ -176,24 +153,78 @@ def build(
     b2=config.optimizer.b2,
     weight_decay=config.optimizer.weight_decay,
     max_grad_norm=config.optimizer.max_grad_norm,
+    momentum_dtype=config.optimizer.momentum_dtype,
   )
   how = decoding(
     config.rollout.temperature, config.rollout.top_k, config.rollout.top_p, task.tokenizer.size
   )
   surrogate = Surrogate(**config.loss)
-  update = make_update(model, optimizer, surrogate, microbatch_rows=config.optimizer.microbatch)
-  collect, exam = make_questioners(config, task, sampler, verifier, how, layout)
+  update = Update(
+    model,
+    optimizer,
+    surrogate,
+    microbatch_tokens=config.optimizer.microbatch_tokens,
+    max_completion_tokens=config.rollout.max_new_tokens,
+    epochs=config.optimizer.epochs,
+    minibatches=config.optimizer.minibatches,
+    lora=lora,
+  )
+  reference = load_reference(config, model, folder)
+  penalties = make_penalties(config, model, reference, how)
+  collect, exam = make_questioners(config, task, sampler, verifier, how, penalties, layout)
   return Parts(
     model=model,
     sampler=sampler,
     optimizer=optimizer,
     update=update,
     replay=make_replay(config, layout),
-    reference=load_params(folder, abstract_params(model)) if surrogate.kl_coef else None,
+    lora=lora,
+    reference=reference,
+    start=fingerprint(folder) if lora else "",
     how=how,
     collect=collect,
     exam=exam,
   )
+
+
+def lora_of(config: ConfigDict) -> LoRA | None:
+  """What is trained; None: all parameters.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  return make_lora(config.model.lora_rank, config.model.lora_alpha, config.model.lora_targets)
+
+
+def load_reference(config: ConfigDict, model: Qwen3, folder: pathlib.Path) -> Params | None:
+  """The start policy, where it is needed beside what is trained."""
+  params = abstract_params(model)
+  if config.model.lora_rank:
+    return load_params(folder, abstract_frozen(params, model.dtype))
+  return load_params(folder, params) if config.loss.kl_coef or config.reward.kl_coef else None
+
+
+def make_penalties(
+  config: ConfigDict, model: Qwen3, reference: Params | None, how: Decoding
+) -> dict[str, Callable[[Samples], np.ndarray]]:
+  """What rewards lose beside the verdict, by name; none that is off."""
+  penalties = {}
+  longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  rows = rows_within(config.optimizer.microbatch_tokens, longest)
+  if config.reward.overlong:
+    penalties["overlong"] = functools.partial(
+      overlong_penalty, limit=config.rollout.max_new_tokens, share=config.reward.overlong
+    )
+  if config.reward.kl_coef:
+    penalties["kl"] = KLPenalty(
+      model,
+      reference,
+      how,
+      estimator=config.reward.kl,
+      coef=config.reward.kl_coef,
+      microbatch_rows=rows * model.layout.batch_shards,
+    )
+  return penalties
 
 
 def make_questioners(
@@ -202,23 +233,29 @@ def make_questioners(
   sampler: Sampler,
   verifier: VerifierPool,
   how: Decoding,
+  penalties: dict[str, Callable[[Samples], np.ndarray]],
   layout: Layout,
 ) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
   """The collector of training rollouts, and the examination on held-out problems."""
 
-  def answerer(prompts: Prompts) -> Answerer:
-    return Answerer(
-      sampler,
-      task.tokenizer,
-      verifier,
-      prompts.problems,
-      max_prompt_tokens=config.data.max_prompt_tokens,
-      max_new_tokens=config.rollout.max_new_tokens,
-    )
-
+  answerer = Answerer(
+    sampler,
+    task.tokenizer,
+    verifier,
+    task.training.problems,
+    max_prompt_tokens=config.data.max_prompt_tokens,
+    max_new_tokens=config.rollout.max_new_tokens,
+  )
+  examiner = Examiner(
+    sampler,
+    task.tokenizer,
+    verifier,
+    task.held_out.problems,
+    max_new_tokens=config.rollout.max_new_tokens,
+  )
   exam = functools.partial(
-    evaluate,
-    answerer(task.held_out),
+    examine,
+    examiner,
     prompts=task.held_out.prompts,
     samples=config.eval.samples,
     seed=config.seed,
@@ -227,14 +264,71 @@ def make_questioners(
     ),
   )
   collect = Collector(
-    answerer=answerer(task.training),
+    decide=make_decisions(config, task),
+    prompts=task.training.prompts,
+    rounds=config.rollout.rounds,
+    answerer=answerer,
     keep=KEEP[config.keep],
+    keep_truncated=config.keep_truncated,
     reward_right=config.reward.right,
     reward_wrong=config.reward.wrong,
+    penalties=penalties,
+    advantages=functools.partial(
+      group_advantages, baseline=config.advantage.baseline, scale=config.advantage.scale
+    ),
     how=how,
     layout=layout,
   )
   return collect, exam
+
+
+def make_decisions(config: ConfigDict, task: Task) -> Decisions:
+  """Which problems are asked, and how often."""
+  streams = functools.partial(generator_for, config.seed, Purpose.PROBLEM_ORDER)
+  return Decisions(
+    select=SELECT[config.select](config, task, streams),
+    allocate=ALLOCATE[config.allocate](config),
+    budget=Budget(config.rollout.problems, config.rollout.samples),
+    window=config.evidence.window,
+  )
+
+
+def by_profile(config: ConfigDict, task: Task, streams: Streams) -> EasyToHard:
+  problems, prompts = task.training.problems, task.training.prompts
+  share = load_profile(
+    config.easy_to_hard.profile, fingerprint=problems.fingerprint, size=len(problems)
+  )
+  return easy_to_hard(
+    share[[prompt.problem for prompt in prompts]],
+    streams,
+    solved_above=config.easy_to_hard.solved_above,
+    unsolved_share=config.easy_to_hard.unsolved_share,
+  )
+
+
+SELECT = {
+  "shuffled_epochs": lambda config, task, streams: ShuffledEpochs(streams),
+  "without_solved": lambda config, task, streams: WithoutSolved(
+    streams, config.without_solved.return_every
+  ),
+  "easy_to_hard": by_profile,
+  "most_uncertain": lambda config, task, streams: MostUncertain(
+    streams,
+    config.most_uncertain.candidates,
+    config.most_uncertain.exploration,
+    config.most_uncertain.warmup_steps,
+  ),
+}
+
+ALLOCATE = {
+  "as_selected": lambda config: AsSelected(),
+  "by_capability": lambda config: ByCapability(
+    config.by_capability.concentration,
+    config.by_capability.least,
+    config.by_capability.most,
+    config.by_capability.steps,
+  ),
+}
 
 
 def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
@@ -243,5 +337,21 @@ def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
     return None
   rows = config.rollout.problems * config.rollout.samples
   length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-  max_draw = round(config.replay.ratio * rows)
-  return Replay(config.replay.capacity, max_draw, abstract_rollouts(rows, length), layout)
+  max_draw = round((config.replay.ratio + (config.replay.composition == "pool")) * rows)
+  example, how = abstract_rollouts(rows, length), make_draw(config)
+  return Replay(config.replay.capacity, max_draw, example, layout, how)
+
+
+def make_draw(config: ConfigDict) -> Draw:
+  """What is drawn from the store.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  compositions = ("fresh_anchored", "pool")
+  if config.replay.composition not in compositions:
+    raise UserError(
+      f"config.replay.composition is {config.replay.composition!r}; known: "
+      f"{', '.join(compositions)}"
+    )
+  return Draw(config.replay.level, config.replay.priority, config.replay.decay)

@@ -10,16 +10,20 @@ from grpo_jax.answers import Answerer, Answers
 from grpo_jax.data.problems import ProblemSet
 from grpo_jax.data.prompts import Prompt
 from grpo_jax.distribution import Decoding
+from grpo_jax.methods.choice import Choice
+from grpo_jax.methods.decide import Decisions, DecisionState
+from grpo_jax.methods.ledger import Evidence
 from grpo_jax.model.qwen3 import Params
 from grpo_jax.model.sharding import Layout
-from grpo_jax.records import Finish, Rollouts, Samples
+from grpo_jax.records import Finish, Rollouts, Samples, take_rows
 from grpo_jax.run.rollout_log import RolloutEntry
 from grpo_jax.verify import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class Fresh:
-  """The rollouts on the device, and what the host says of them."""
+  """What a step sampled. The rollouts on the device are as many as one round has: those that were
+  kept, and others of weight 0; what the host says is of all of them."""
 
   rollouts: Rollouts
   survivors: int  # rollouts that were kept
@@ -27,6 +31,19 @@ class Fresh:
   reward_R: np.ndarray
   advantage_R: np.ndarray
   metrics: dict[str, float]
+  nonfinite: str  # which completions met logits that are not finite, and where; "": none
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """R rollouts with what each is worth; NaN where there is no verdict."""
+
+  answers: Answers
+  sound_R: np.ndarray  # bool; False: sampling met a number that is not finite
+  verdict_R: np.ndarray  # by the verdict alone
+  penalty_R: dict[str, np.ndarray]
+  reward_R: np.ndarray  # the verdict less all penalties
+  keep_R: np.ndarray  # bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +51,10 @@ class Collector:
   """The choices of a run's rollout phase.
 
   Attributes:
+    decide: what is asked, and how often.
+    prompts: those it chooses from.
+    rounds: most rounds of asking in one step. Another one follows while fewer rollouts were kept
+      than one round samples: the refill of DAPO (arXiv 2503.14476).
     answerer: samples and verifies.
     keep: which finished rollouts enter the batch (a choice of `methods.keep`), by verdicts alone.
     keep_truncated: False: rollouts cut at the token limit do not enter it either (DAPO's overlong
@@ -45,6 +66,9 @@ class Collector:
     layout: where the rollouts live.
   """
 
+  decide: Decisions
+  prompts: Sequence[Prompt]
+  rounds: int
   answerer: Answerer
   keep: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
   keep_truncated: bool
@@ -56,23 +80,43 @@ class Collector:
   layout: Layout
 
   def __call__(
-    self,
-    prepared: Params,
-    prompts: Sequence[Prompt],
-    copies_N: np.ndarray,
-    key: jax.Array,
-    step: int,
-  ) -> Fresh:
-    """Asks prompt n `copies_N[n]` times; `step` is the rollouts' birth."""
-    answers = self.answerer(prepared, prompts, copies_N, key, self.how)
-    verdict_R = self._worth(answers)
+    self, prepared: Params, deciding: DecisionState, key: jax.Array, step: int
+  ) -> tuple[Fresh, DecisionState]:
+    """Asks, in one round or several, and remembers what came of it; `step` is the birth of the
+    rollouts."""
+    judged = None
+    for number in range(self.rounds):
+      choice, deciding = self.decide.choose(deciding)
+      # The first round's noise is that of a step without others.
+      key_of_round = jax.random.fold_in(key, number) if number else key
+      now = self._judged(self._answers(prepared, choice, key_of_round))
+      deciding = self.decide.record(deciding, choice, evidence(now), step)
+      judged = joined(judged, now) if judged else now
+      if judged.keep_R.sum() >= self.decide.budget.rollouts:
+        break
+    fresh = self._fresh(judged, step)
+    fresh.metrics["rollout/rounds"] = number + 1
+    return fresh, deciding
+
+  def _answers(self, prepared: Params, choice: Choice, key: jax.Array) -> Answers:
+    prompts = [self.prompts[place] for place in choice.place_N]
+    return self.answerer(prepared, prompts, choice.copies_N, key, self.how)
+
+  def _judged(self, answers: Answers) -> Judged:
+    sound_R = finite_rows(answers.samples)
+    verdict_R = np.where(sound_R, self._worth(answers), np.nan)
     penalty_R = {name: penalty(answers.samples) for name, penalty in self.penalties.items()}
     reward_R = verdict_R - sum(penalty_R.values(), np.zeros(len(verdict_R)))
-    scored_R = np.isfinite(reward_R)
-    advantage_R = self.advantages(reward_R, answers.group_R, scored_R)
-    keep_R = self.keep(verdict_R, answers.group_R, scored_R)
+    keep_R = self.keep(verdict_R, answers.group_R, np.isfinite(reward_R))
     if not self.keep_truncated:
       keep_R &= answers.samples.finish_R != Finish.LENGTH
+    return Judged(answers, sound_R, verdict_R, penalty_R, reward_R, keep_R)
+
+  def _fresh(self, judged: Judged, step: int) -> Fresh:
+    """Advantages, from all rollouts of the step; then those that learn, on the devices."""
+    answers, reward_R, keep_R = judged.answers, judged.reward_R, judged.keep_R
+    scored_R = np.isfinite(reward_R)
+    advantage_R = self.advantages(reward_R, answers.group_R, scored_R)
     rollouts = Rollouts(
       samples=answers.samples,
       reward_R=np.where(scored_R, reward_R, 0).astype(np.float32),
@@ -82,14 +126,18 @@ class Collector:
       problem_R=answers.problem_R,
       birth_R=np.full(len(reward_R), step, np.int32),
     )
+    rows = np.sort(np.argsort(~keep_R, kind="stable")[: self.decide.budget.rollouts])
+    rollouts = take_rows(rollouts, rows)
     return Fresh(
       rollouts=jax.device_put(rollouts, self.layout.sharding("batch")),
-      survivors=int(keep_R.sum()),
+      survivors=int(keep_R[rows].sum()),
       answers=answers,
       reward_R=reward_R,
       advantage_R=advantage_R,
       metrics=_describe(answers, reward_R, scored_R, advantage_R, keep_R)
-      | {f"reward/{name}_penalty": values_R.mean() for name, values_R in penalty_R.items()},
+      | {f"reward/{name}_penalty": values_R.mean() for name, values_R in judged.penalty_R.items()}
+      | {"rollout/nonfinite": 1 - judged.sound_R.mean()},
+      nonfinite=name_nonfinite(answers, judged.sound_R),
     )
 
   def _worth(self, answers: Answers) -> np.ndarray:
@@ -101,6 +149,60 @@ class Collector:
       Outcome.UNSCORED: np.nan,
     }
     return np.array([worth[verdict.outcome] for verdict in answers.verdicts])
+
+
+def finite_rows(samples: Samples) -> np.ndarray:
+  """bool [R]: False where sampling met a number that is not finite. Such a rollout is not scored
+  and gets weight 0: neither the update nor the replay store ever sees it."""
+  finite_R = np.isfinite(samples.behaviour_logp_RT).all(axis=1)
+  return finite_R & (samples.finish_R != Finish.NONFINITE)
+
+
+def joined(first: Judged, second: Judged) -> Judged:
+  """The rollouts of both, in this order; the groups of the second follow those of the first."""
+  one, two = first.answers, second.answers
+  answers = Answers(
+    samples=jax.tree.map(lambda *leaves: np.concatenate(leaves), one.samples, two.samples),
+    problem_R=np.append(one.problem_R, two.problem_R),
+    group_R=np.append(one.group_R, two.group_R + one.group_R.max() + 1),
+    texts=one.texts + two.texts,
+    verdicts=one.verdicts + two.verdicts,
+    sample_seconds=one.sample_seconds + two.sample_seconds,
+    verify_seconds=one.verify_seconds + two.verify_seconds,
+  )
+  return Judged(
+    answers,
+    np.append(first.sound_R, second.sound_R),
+    np.append(first.verdict_R, second.verdict_R),
+    {name: np.append(part, second.penalty_R[name]) for name, part in first.penalty_R.items()},
+    np.append(first.reward_R, second.reward_R),
+    np.append(first.keep_R, second.keep_R),
+  )
+
+
+def evidence(judged: Judged) -> Evidence:
+  """What decisions may know of these rollouts: all of them, whatever is kept."""
+  answers, scored_R = judged.answers, np.isfinite(judged.verdict_R)
+  samples = answers.samples
+  tokens = samples.completion_len_R[scored_R].sum()
+  return Evidence(
+    group_R=answers.group_R,
+    right_R=np.array([verdict.outcome is Outcome.RIGHT for verdict in answers.verdicts]),
+    scored_R=scored_R,
+    # Minus the log-prob of what was sampled is the entropy on average.
+    entropy=-float(samples.behaviour_logp_RT[scored_R].sum()) / tokens if tokens else float("nan"),
+  )
+
+
+def name_nonfinite(answers: Answers, sound_R: np.ndarray, most: int = 4) -> str:
+  """The rows that are not sound, the first `most` with problem and token."""
+  spoilt = np.flatnonzero(~sound_R)
+  named = [
+    f"row {r} (problem {answers.problem_R[r]}, token {answers.samples.completion_len_R[r]})"
+    for r in spoilt[:most]
+  ]
+  more = [f"{len(spoilt) - most} more"] if len(spoilt) > most else []
+  return ", ".join(named + more)
 
 
 def rollout_entries(fresh: Fresh, problems: ProblemSet, groups: int) -> list[RolloutEntry]:

@@ -3,20 +3,23 @@
   python -m grpo_jax.export --workdir=runs/quickstart --out=/tmp/policy --step=80
 
 Weights come from a checkpoint of the run, everything else (config, generation config, tokenizer,
-chat template) is carried along from the folder the run started from.
+chat template, and the weights that LoRA's adapters are merged into) from the folder the run started
+from.
 """
 
 import json
 import pathlib
 
+import numpy as np
 from absl import flags
 
 from grpo_jax import cli
 from grpo_jax.errors import UserError
 from grpo_jax.model.config import read_config
-from grpo_jax.model.qwen3 import Qwen3, abstract_params
+from grpo_jax.model.lora import abstract_frozen, abstract_trained, make_lora, merged_policy
+from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
 from grpo_jax.model.sharding import make_layout
-from grpo_jax.model.weights import export_folder
+from grpo_jax.model.weights import export_folder, load_params
 from grpo_jax.run.checkpoint import Checkpoints
 from grpo_jax.run.folder import RunFolder
 
@@ -43,18 +46,34 @@ def export_run(workdir: pathlib.Path, out: str, step: int | None, dtype: str) ->
   target = pathlib.Path(out).expanduser() if out else run.export
   if target != run.export and target.exists() and any(target.iterdir()):
     raise UserError(f"--out {target}: exists and is not empty; choose another folder")
+  step, params = policy_of(run, source, step)
+  export_folder(target, params, source, dtype)
+  print(f"The policy after step {step}: {target}")
+
+
+def policy_of(run: RunFolder, source: pathlib.Path, step: int | None) -> tuple[int, Params]:
+  """A checkpoint's step and parameters, adapters merged into those of the folder `source`."""
+  settings = model_settings(run)
   shape, _ = read_config(source)
   params = abstract_params(Qwen3(shape, make_layout(data=1, fsdp=-1)))
+  lora = make_lora(*(settings.get(f"lora_{name}") for name in ("rank", "alpha", "targets")))
+  wanted = {"state": {"params": abstract_trained(params, lora)}}
   with Checkpoints(run.checkpoints, keep_last=None) as checkpoints:
-    step, arrays = checkpoints.restore_part({"state": {"params": params}}, step)
-  export_folder(target, arrays["state"]["params"], source, dtype)
-  print(f"The policy after step {step}: {target}")
+    step, arrays = checkpoints.restore_part(wanted, step)
+  dtype = np.dtype(settings["dtype"])
+  base = load_params(source, abstract_frozen(params, dtype)) if lora else None
+  return step, merged_policy(arrays["state"]["params"], base, lora)
 
 
 def start_of(run: RunFolder) -> pathlib.Path:
   """The model folder a run started from."""
-  named = json.loads(run.config.read_text())["model"]["folder"]
+  named = model_settings(run)["folder"]
   return pathlib.Path(named).expanduser() if named else run.start
+
+
+def model_settings(run: RunFolder) -> dict:
+  """What the run's config says of the model."""
+  return json.loads(run.config.read_text())["model"]
 
 
 if __name__ == "__main__":

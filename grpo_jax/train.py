@@ -4,7 +4,7 @@
 
 A step samples answers to some problems, verifies them, draws old rollouts from the replay store and
 updates the model. Everything a run writes is in its folder; the same command goes on where it
-stopped. Only this file and build.py see the config: everything below them takes values.
+stopped. Only this file, check.py and build.py see the config: everything below them takes values.
 """
 
 import dataclasses
@@ -18,14 +18,16 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from grpo_jax import cli
-from grpo_jax.build import Parts, Task, build, check, load_task, make_model, start_folder
+from grpo_jax.buckets import bucket
+from grpo_jax.build import Parts, Task, build, load_task, make_model, start_folder
+from grpo_jax.check import check
 from grpo_jax.collect import Fresh, rollout_entries
-from grpo_jax.data.prompts import Prompt
 from grpo_jax.errors import UserError
-from grpo_jax.learner.update import TrainState, abstract_state, create_state
-from grpo_jax.methods.select import shuffled_epochs
-from grpo_jax.model.qwen3 import abstract_params, cache_bytes_per_device
-from grpo_jax.model.sharding import bytes_per_device
+from grpo_jax.learner.state import TrainState, abstract_state, create_state
+from grpo_jax.methods.decide import DecisionState
+from grpo_jax.model.lora import abstract_trained, init_adapters, merged_policy, policy_params
+from grpo_jax.model.qwen3 import Params, abstract_params
+from grpo_jax.model.sharding import bytes_per_device, memory_of_device
 from grpo_jax.model.weights import export_folder, load_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
 from grpo_jax.records import Rollouts
@@ -36,11 +38,12 @@ from grpo_jax.run.cost import CostMeter
 from grpo_jax.run.curves import draw_curves
 from grpo_jax.run.folder import RunFolder, open_run
 from grpo_jax.run.human import human_count, human_duration
+from grpo_jax.run.memory import check_memory
 from grpo_jax.run.metrics import MetricsLog, read_metrics
 from grpo_jax.run.progress import Progress
 from grpo_jax.run.rollout_log import write_rollouts
 from grpo_jax.run.summary import batch_sentence, memory_sentence
-from grpo_jax.sampling.sampler import bucket
+from grpo_jax.sampling.memory import sampling_memory
 from grpo_jax.start import cache_folder
 from grpo_jax.verify import VerifierPool
 
@@ -61,9 +64,10 @@ def train(config: ConfigDict, workdir: str) -> None:
     ):
       parts = build(config, task, model, folder, verifier)
       introduce(config, task, parts)
-      snapshot = begin_or_resume(task, parts, folder, checkpoints)
+      snapshot = begin_or_resume(config, task, parts, folder, checkpoints)
       snapshot = loop(config, task, parts, snapshot, run, checkpoints)
-    export_folder(run.export, snapshot.state.params, folder)
+    policy = merged_policy(snapshot.state.params, parts.reference, parts.lora)
+    export_folder(run.export, policy, folder)
     conclude(run)
 
 
@@ -76,15 +80,14 @@ def loop(
   checkpoints: Checkpoints,
 ) -> "Snapshot":
   """All remaining steps. Row `step` of the metrics tells of the policy after that many updates."""
-  state, buffer, cost, taken = start.state, start.buffer, start.cost, start.problems_taken
-  copies_N = np.full(config.rollout.problems, config.rollout.samples)
-  prepared = parts.sampler.prepare(state.params)
+  state, buffer, cost, deciding = start.state, start.buffer, start.cost, start.deciding
+  prepared = prepare(parts, state)
   log = MetricsLog(
     run.metrics,
     run.tensorboard if config.log.tensorboard else None,
     start_step=start.step + 1 if start.step else 0,
   )
-  alarms = Alarms(mismatch=config.log.mismatch_alarm)
+  alarms = Alarms(mismatch=config.log.mismatch_alarm, max_bad_steps=config.log.max_bad_steps)
   with log, Progress(config.steps, start.step) as progress:
     if start.step == 0:
       exam = parts.exam(prepared)
@@ -93,45 +96,51 @@ def loop(
 
     for step in range(start.step + 1, config.steps + 1):
       started = time.perf_counter()
-      prompts = next_prompts(config, task, taken)
       key = key_for(config.seed, Purpose.ROLLOUT, step)
-      fresh = parts.collect(prepared, prompts, copies_N, key, step)
-      buffer, replayed, of_replay = recall(config, parts.replay, buffer, fresh, step)
-      state, of_update = parts.update(state, parts.reference, fresh.rollouts, replayed, parts.how)
-      state = jax.block_until_ready(state)  # so that the step's seconds are all of it
-      metrics = fresh.metrics | of_replay | on_host(of_update)
-      prepared = parts.sampler.prepare(state.params)
-      taken += len(prompts)
+      fresh, deciding = parts.collect(prepared, deciding, key, step)
+      buffer, learned, replayed, of_replay = recall(config, parts.replay, buffer, fresh, step)
+      shuffle = generator_for(config.seed, Purpose.MINIBATCHES, step)
+      del prepared  # the update may have the memory of the sampling weights
+      state, of_update = parts.update(
+        state, parts.reference, learned, replayed, parts.how, shuffle
+      )
+      metrics = fresh.metrics | of_replay | of_update
+      prepared = prepare(parts, state)
 
       metrics["perf/step_seconds"] = time.perf_counter() - started
       cost = add_cost(cost, parts, fresh, metrics)
       if is_time(step, config.eval.every, config.steps):
         metrics |= parts.exam(prepared)
       log.write(step, metrics | cost.as_metrics())
-      show(progress, alarms, step, metrics)
+      show(progress, alarms, step, metrics, fresh.nonfinite)
       if step == 1 or is_time(step, config.log.rollouts_every, config.steps):
         entries = rollout_entries(fresh, task.training.problems, config.log.groups)
         write_rollouts(run.rollouts, step, entries)
       if is_time(step, config.checkpoint.every, config.steps):
-        snapshot = Snapshot(step, state, buffer, cost, taken)
-        checkpoints.save(step, snapshot.arrays(), snapshot.host(task))
+        snapshot = Snapshot(step, state, buffer, cost, deciding)
+        checkpoints.save(step, snapshot.arrays(), snapshot.host(task, parts))
         draw_curves(run.metrics, run.curves, title(config))
-  return Snapshot(config.steps, state, buffer, cost, taken)
+  return Snapshot(config.steps, state, buffer, cost, deciding)
 
 
 def recall(
   config: ConfigDict, replay: Replay | None, buffer: Buffer | None, fresh: Fresh, step: int
-) -> tuple[Buffer | None, Rollouts | None, dict[str, float]]:
-  """Old rollouts for this step's batch; the fresh ones are stored for later steps."""
+) -> tuple[Buffer | None, Rollouts, Rollouts | None, dict[str, float]]:
+  """This step's batch, fresh and old rollouts; the fresh ones are stored for later steps."""
+  learned = fresh.rollouts
   if replay is None:
-    return None, None, {}
+    return None, learned, None, {}
   warming_up = step <= config.replay.warmup_steps
-  size = 0 if warming_up else round(config.replay.ratio * fresh.survivors)
-  key = key_for(config.seed, Purpose.REPLAY, step)
+  alpha, key = config.replay.alpha, key_for(config.seed, Purpose.REPLAY, step)
   buffer = replay.evict(buffer, step, config.replay.max_age)
-  buffer, replayed = replay.draw(buffer, key, size, config.replay.alpha)
+  if config.replay.composition == "pool" and not warming_up:
+    size = round((1 + config.replay.ratio) * fresh.survivors)
+    buffer, replayed, learned = replay.draw_batch(buffer, learned, key, size, alpha)
+  else:
+    size = 0 if warming_up else round(config.replay.ratio * fresh.survivors)
+    buffer, replayed = replay.draw(buffer, key, size, alpha)
   buffer = replay.add(buffer, fresh.rollouts)
-  return buffer, replayed, on_host(replay.describe(buffer, replayed, step))
+  return buffer, learned, replayed, on_host(replay.describe(buffer, replayed, step))
 
 
 # ------------------------------------------------------------------------------ state of a run
@@ -145,32 +154,36 @@ class Snapshot:
   state: TrainState
   buffer: Buffer | None
   cost: CostMeter
-  problems_taken: int  # the data cursor
+  deciding: DecisionState  # the data cursor, and all evidence on problems
 
   def arrays(self) -> dict:
     return {"state": self.state, "replay": self.buffer}
 
-  def host(self, task: Task) -> dict:
-    return {
+  def host(self, task: Task, parts: Parts) -> dict:
+    of_adapters = {"start": parts.start} if parts.lora else {}
+    return of_adapters | {
       "cost": self.cost.to_dict(),
-      "problems_taken": self.problems_taken,
+      "deciding": self.deciding.to_dict(),
       "problems": task.training.problems.fingerprint,
     }
 
 
 def begin_or_resume(
-  task: Task, parts: Parts, folder: pathlib.Path, checkpoints: Checkpoints
+  config: ConfigDict, task: Task, parts: Parts, folder: pathlib.Path, checkpoints: Checkpoints
 ) -> Snapshot:
   """The state of the newest checkpoint, or that of the start policy.
 
   Raises:
-    UserError: the checkpoint was made with other training problems, or does not fit this config.
+    UserError: the checkpoint was made with other training problems or beside other weights, or does
+      not fit this config.
   """
-  params = abstract_params(parts.model)
+  params = abstract_trained(abstract_params(parts.model), parts.lora)
   if checkpoints.latest_step() is None:
-    state = create_state(load_params(folder, params), parts.optimizer, parts.model.layout)
+    first = first_params(config, parts, folder, params)
+    state = create_state(first, parts.optimizer, parts.model.layout)
     buffer = parts.replay.create() if parts.replay else None
-    return Snapshot(0, state, buffer, CostMeter(), 0)
+    deciding = parts.collect.decide.start(len(task.training.prompts))
+    return Snapshot(0, state, buffer, CostMeter(), deciding)
   state = abstract_state(params, parts.optimizer, parts.model.layout)
   buffer = parts.replay.abstract() if parts.replay else None
   step, arrays, host = checkpoints.restore({"state": state, "replay": buffer})
@@ -179,23 +192,32 @@ def begin_or_resume(
       f"the training problems ({task.training.problems.name}) are not those of the checkpoint of "
       f"step {step}: the data files changed; restore them or choose another --workdir"
     )
+  if host.get("start", "") != parts.start:
+    raise UserError(
+      f"the weights in {folder} are not those whose adapters the checkpoint of step {step} holds: "
+      "restore them or choose another --workdir"
+    )
   print(f"Going on from the checkpoint of step {step}.")
   cost = CostMeter.from_dict(host["cost"])
-  return Snapshot(step, arrays["state"], arrays["replay"], cost, host["problems_taken"])
+  deciding = DecisionState.from_dict(host["deciding"])
+  return Snapshot(step, arrays["state"], arrays["replay"], cost, deciding)
+
+
+def first_params(
+  config: ConfigDict, parts: Parts, folder: pathlib.Path, abstract: Params
+) -> Params:
+  """What is trained, before the first step."""
+  if parts.lora:
+    return init_adapters(abstract, key_for(config.seed, Purpose.INIT))
+  return load_params(folder, abstract)
 
 
 # ------------------------------------------------------------------------------ small verbs
 
 
-def next_prompts(config: ConfigDict, task: Task, taken: int) -> list[Prompt]:
-  """The prompts of the next step."""
-  prompts = task.training.prompts
-
-  def permutation(epoch: int) -> np.ndarray:
-    return generator_for(config.seed, Purpose.PROBLEM_ORDER, epoch).permutation(len(prompts))
-
-  places = shuffled_epochs(taken, config.rollout.problems, len(prompts), permutation)
-  return [prompts[place] for place in places]
+def prepare(parts: Parts, state: TrainState) -> Params:
+  """The policy as the sampler takes it."""
+  return parts.sampler.prepare(policy_params(state.params, parts.reference, parts.lora))
 
 
 def add_cost(
@@ -219,9 +241,14 @@ def add_cost(
   return cost.elapsed(seconds=metrics["perf/step_seconds"], devices=parts.model.layout.mesh.size)
 
 
-def show(progress: Progress, alarms: Alarms, step: int, metrics: dict[str, float]) -> None:
+def show(
+  progress: Progress, alarms: Alarms, step: int, metrics: dict[str, float], nonfinite: str
+) -> None:
   for text in alarms.begun(metrics):
     progress.say(f"ALARM at step {step}: {text}.")
+  if nonfinite:
+    progress.say(f"Step {step}: no finite logits in {nonfinite}.")
+  alarms.stop_if_hopeless(step)
   progress.update(
     step - 1,
     reward=metrics["reward/mean"],
@@ -262,31 +289,45 @@ def introduce(config: ConfigDict, task: Task, parts: Parts) -> None:
       problems=config.rollout.problems,
       samples=config.rollout.samples,
       replayed=replayed,
-      microbatch=config.optimizer.microbatch,
+      optimizer_steps=config.optimizer.epochs * config.optimizer.minibatches,
+      microbatch_tokens=config.optimizer.microbatch_tokens,
     )
   )
   print(memory_sentence(*memory(config, parts)))
 
 
 def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, str]]:
-  """Bytes on each device of what lives through a step, and a note on some of them."""
-  params = abstract_params(parts.model)
+  """Bytes on each device of what lives through a step, and a note on some of them.
+
+  Raises:
+    UserError: more than a device has.
+  """
+  params = abstract_trained(abstract_params(parts.model), parts.lora)
   state = abstract_state(params, parts.optimizer, parts.model.layout)
-  rows = config.rollout.slots
+  slots = config.rollout.slots
   length = bucket(config.data.max_prompt_tokens + config.rollout.max_new_tokens)
   sizes = {
-    "parameters": bytes_per_device(params),
+    "adapters" if parts.lora else "parameters": bytes_per_device(params),
     "optimizer": bytes_per_device(state.opt_state),
     "gradients": bytes_per_device(params),
-    "sampling weights": bytes_per_device(parts.sampler.prepared),
-    "KV cache": cache_bytes_per_device(parts.model, rows, length),
   }
-  notes = {"KV cache": f"{rows:,} slots x at most {length:,} tokens"}
+  sizes |= sampling_memory(parts.model, parts.sampler, slots=slots, length=length)
+  notes = {"KV cache": f"{slots:,} slots x at most {length:,} tokens"}
   if parts.reference is not None:
-    sizes["KL reference"] = bytes_per_device(params)
+    name = "frozen parameters" if parts.lora else "KL reference"
+    sizes[name] = bytes_per_device(parts.reference)
   if parts.replay is not None:
     sizes["replay store"] = bytes_per_device(parts.replay.abstract())
     notes["replay store"] = f"{config.replay.capacity:,} rollouts"
+  layout = parts.model.layout
+  check_memory(
+    sizes,
+    limit=memory_of_device(layout),
+    slots=slots,
+    length=length,
+    multiple=layout.batch_shards,
+    key="rollout.slots",
+  )
   return sizes, notes
 
 
@@ -327,4 +368,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, when_stopped="stopped; the same command goes on from the last checkpoint")

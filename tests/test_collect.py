@@ -11,7 +11,11 @@ from grpo_jax.collect import Collector
 from grpo_jax.distribution import decoding
 from grpo_jax.learner.advantages import group_advantages
 from grpo_jax.learner.overlong import overlong_penalty
+from grpo_jax.methods.allocate import AsSelected
+from grpo_jax.methods.choice import Budget
+from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
+from grpo_jax.methods.select import ShuffledEpochs
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Finish, Samples
 from grpo_jax.verify import Outcome, Verdict
@@ -36,6 +40,9 @@ def answers() -> Answers:
 
 def collect(**changes):
   choices = {
+    "decide": Decisions(ShuffledEpochs(np.random.default_rng), AsSelected(), Budget(2, 3), 1),
+    "prompts": [None] * 8,
+    "rounds": 1,
     "answerer": lambda *_: answers(),
     "keep": KEEP["everything"],
     "keep_truncated": True,
@@ -46,7 +53,8 @@ def collect(**changes):
     "how": decoding(1.0, 0, 1.0, 10),
     "layout": make_layout(devices=jax.devices()[:1]),
   }
-  return Collector(**(choices | changes))(None, [], np.array([3, 3]), jax.random.key(0), 1)
+  collector = Collector(**(choices | changes))
+  return collector(None, collector.decide.start(8), jax.random.key(0), 1)[0]
 
 
 def test_penalties_come_off_before_the_baseline():
@@ -79,3 +87,19 @@ def test_a_penalty_that_is_not_finite_leaves_its_rollout_unscored():
   np.testing.assert_allclose(fresh.advantage_R[:3], [0, -1, 1])
   np.testing.assert_array_equal(fresh.rollouts.weight_R, [0, 1, 1, 0, 1, 0])
   assert np.isfinite(fresh.rollouts.reward_R).all()
+
+
+@pytest.mark.parametrize("keep", KEEP)
+@pytest.mark.parametrize("what", ["a log-prob", "the end"])
+def test_a_rollout_whose_numbers_are_not_finite_is_neither_scored_nor_kept(keep, what):
+  """Weight 0 is also what keeps it out of the replay store, from which it would come back."""
+  broken = answers()
+  if what == "a log-prob":
+    broken.samples.behaviour_logp_RT[0, 3] = np.nan
+  else:
+    broken.samples.finish_R[0] = Finish.NONFINITE
+  fresh = collect(answerer=lambda *_: broken, keep=KEEP[keep])
+  assert fresh.rollouts.weight_R[:3].tolist() == [0, 1, 1]
+  np.testing.assert_allclose(fresh.advantage_R[:3], [0, -1, 1])
+  np.testing.assert_allclose(fresh.metrics["rollout/nonfinite"], 1 / 6)
+  assert fresh.nonfinite == f"row 0 (problem 0, token {LENGTH_R[0]})"

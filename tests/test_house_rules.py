@@ -31,7 +31,7 @@ MAY_IMPORT = {
   "evaluation": {"data", "verify", "run"},
 }
 # The only files that see a config.
-READERS = ("train.py", "build.py")
+READERS = ("train.py", "build.py", "check.py")
 MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors", "buckets"}
 
 

@@ -39,7 +39,7 @@ def tiny(**changes):
   config.data.limit, config.eval.limit = 48, 20
   config.rollout.problems, config.rollout.samples, config.rollout.slots = 4, 4, 8
   config.replay.capacity, config.replay.warmup_steps = 32, 1
-  config.optimizer.microbatch = 8
+  config.optimizer.microbatch_tokens = 64
   config.eval.every, config.checkpoint.every, config.log.rollouts_every = 3, 3, 2
   config.log.tensorboard = False
   config.update_from_flattened_dict(changes)
@@ -116,7 +116,7 @@ def test_the_export_gives_transformers_the_trained_policy(tmp_path):
     _, arrays = checkpoints.restore_part(wanted)
   tokenizer = transformers.AutoTokenizer.from_pretrained(run / "export")
   prompts = [tokenizer(q, add_special_tokens=False)["input_ids"] for q in ("3+4=", "9+8=")]
-  sampler = Sampler(model, slots=8, max_new_tokens=12)
+  sampler = Sampler(model, slots=8)
   asked = Requests(
     [np.array(p, np.int32) for p in prompts], np.arange(2), np.full(2, 12), jax.random.split(
       jax.random.key(0), 2),
@@ -178,6 +178,9 @@ BAD = {
   "a mesh that does not fit": ({"mesh.tensor": 3}, "does not fit 8 device"),
   "a vocabulary that does not split": ({"mesh.tensor": 4, "mesh.fsdp": 2}, "vocab_size=18"),
   "a filter that does not exist": ({"keep": "best"}, "mixed_groups"),
+  "a policy that does not exist": ({"model.remat": "all"}, "none, block, offload"),
+  "a momentum that does not exist": ({"optimizer.momentum_dtype": "int8"}, "float32, bfloat16"),
+  "rows that fit no microbatch": ({"optimizer.microbatch_tokens": 31}, "32 would do"),
   "a type that does not exist": ({"model.dtype": "float16"}, "bfloat16"),
   "an unknown template": ({"data.template": "boxd"}, "base_boxed"),
   "a data set that is not there": ({"data.source": "gsm8k", "data.path": "/nowhere"}, "/nowhere"),

@@ -5,6 +5,8 @@ A metric nobody looks at has never stopped a run; each of these, unsaid, has cos
 
 from collections.abc import Mapping
 
+from grpo_jax.errors import UserError
+
 
 def alarms(metrics: Mapping[str, float], *, mismatch: float) -> dict[str, str]:
   """The alarms a step raises: name -> what is wrong and what to do.
@@ -15,7 +17,7 @@ def alarms(metrics: Mapping[str, float], *, mismatch: float) -> dict[str, str]:
       tokens, in nats, that is still taken for rounding.
   """
   found = {}
-  difference = metrics["train/abs_dlogp_mean_fresh"]
+  difference = metrics["train/mismatch"]
   if difference > mismatch:
     found["mismatch"] = (
       f"sampler and trainer disagree by {difference:.3g} nats a token (alarm at {mismatch:g}): "
@@ -31,21 +33,60 @@ def alarms(metrics: Mapping[str, float], *, mismatch: float) -> dict[str, str]:
       f"{metrics['reward/unscored']:.0%} of completions got no verdict; look at the rollouts, "
       "or raise verifier.deadline_seconds"
     )
-  if metrics["train/skipped"] and metrics["train/tokens"]:
-    found["skipped"] = "the gradient is not finite: this step changed nothing"
+  if metrics["rollout/nonfinite"]:
+    found["nonfinite"] = (
+      f"the model gave no finite logits in {metrics['rollout/nonfinite']:.1%} of completions: they "
+      "were left out; the weights or model.dtype are to blame"
+    )
+  if metrics["train/poisoned_rows"]:
+    found["poisoned"] = (
+      f"{metrics['train/poisoned_rows']:.0f} rollouts hold a reward, log-probability or ratio that "
+      "is not finite: they were left out"
+    )
+  if is_bad(metrics):
+    found["skipped"] = (
+      "the gradient is not finite, or no rollout's numbers are: an optimizer step changed nothing"
+    )
   return found
 
 
-class Alarms:
-  """Remembers which alarms sound, so that each is told when it begins and not at every step."""
+def is_bad(metrics: Mapping[str, float]) -> bool:
+  """Whether numbers spoilt an optimizer step; a filter that leaves nothing to learn did not."""
+  spoilt = metrics["train/poisoned_rows"] or metrics["rollout/nonfinite"]
+  something_to_learn = metrics["train/tokens"] or spoilt
+  return bool(metrics["train/skipped"] and something_to_learn)
 
-  def __init__(self, *, mismatch: float):
-    self._mismatch = mismatch
+
+class Alarms:
+  """Remembers which alarms sound, so that each is told when it begins and not at every step, and
+  for how long the run has been going nowhere."""
+
+  def __init__(self, *, mismatch: float, max_bad_steps: int):
+    """
+    Args:
+      mismatch: see `alarms`.
+      max_bad_steps: steps in a row whose numbers were unusable, after which the run should stop.
+    """
+    self._mismatch, self._max_bad_steps = mismatch, max_bad_steps
     self._sounding: set[str] = set()
+    self._bad_steps = 0
 
   def begun(self, metrics: Mapping[str, float]) -> list[str]:
     """The texts of alarms that this step raises and the one before did not."""
     found = alarms(metrics, mismatch=self._mismatch)
     news = [text for name, text in found.items() if name not in self._sounding]
     self._sounding = set(found)
+    self._bad_steps = self._bad_steps + 1 if is_bad(metrics) else 0
     return news
+
+  def stop_if_hopeless(self, step: int) -> None:
+    """
+    Raises:
+      UserError: too many steps in a row changed nothing for want of finite numbers.
+    """
+    if self._bad_steps >= self._max_bad_steps:
+      raise UserError(
+        f"stopped at step {step}: {self._bad_steps} steps in a row (log.max_bad_steps) had no "
+        "finite gradient; the weights are unharmed and the last checkpoint is good; look at the "
+        "rollouts, or lower optimizer.learning_rate"
+      )

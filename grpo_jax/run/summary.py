@@ -9,19 +9,21 @@ from collections.abc import Mapping
 from grpo_jax.run.human import human_bytes
 
 
-def batch_sentence(*, problems: int, samples: int, replayed: int, microbatch: int) -> str:
+def batch_sentence(
+  *, problems: int, samples: int, replayed: int, optimizer_steps: int, microbatch_tokens: int
+) -> str:
   """What one step trains on.
 
   problems: fresh problems of a step; samples: rollouts of each; replayed: most rollouts drawn from
-  the replay store; microbatch: rows in one forward and backward pass.
+  the replay store; optimizer_steps: of one step; microbatch_tokens: of one forward and backward
+  pass on each device.
   """
   fresh = problems * samples
-  microbatches = -(-(fresh + replayed) // microbatch)
   replay = f", + up to {replayed:,} replayed" if replayed else ""
   return (
     f"Each step: {_plural(problems, 'problem')} x {_plural(samples, 'sample')} = "
     f"{_plural(fresh, 'rollout')}{replay}, "
-    f"in at most {_plural(microbatches, 'microbatch', 'microbatches')} of {microbatch:,}."
+    f"{_plural(optimizer_steps, 'optimizer step')}, microbatches of {microbatch_tokens:,} tokens."
   )
 
 

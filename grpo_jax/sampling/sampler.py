@@ -25,7 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo_jax import distribution
+from grpo_jax.buckets import bucket
 from grpo_jax.distribution import Decoding
+from grpo_jax.model.lora import merge_adapters
 from grpo_jax.model.qwen3 import (
   Cache,
   LayerCache,
@@ -36,8 +38,6 @@ from grpo_jax.model.qwen3 import (
   split_layers,
 )
 from grpo_jax.records import Finish, Samples
-
-SMALLEST_BUCKET = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Sampler:
       gather_weights: hold the weights whole along fsdp while sampling, so that no token waits for
         them to be gathered; False where they do not fit.
     """
-    model = model.clone(scan_layers=False, remat=False)
+    model = model.clone(scan_layers=False, remat="none")
     if slots == 1 and model.dtype != model.layout.arithmetic_dtype(model.dtype):
       slots = 2  # XLA's CPU backend has no fast product of one bfloat16 row with a matrix
     self._slots, self._burst_tokens, self._prompts = slots, burst, prefill
@@ -207,15 +207,6 @@ class Sampler:
     for i in range(len(layers)):
       layers[i] = self._resize(layers[i], length)
     return slots.replace(cache=tuple(layers))
-
-
-def bucket(length: int) -> int:
-  """The next length up of 16, 24, 32, 48, 64, 96, ...: a third is wasted at most, a quarter or so
-  on average, and a cache that doubles compiles two programs."""
-  size = SMALLEST_BUCKET
-  while size < length:
-    size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-  return size
 
 
 def pad_prompts(prompts: list[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -363,7 +354,8 @@ def _prepared(model: Qwen3, gather_weights: bool) -> Params:
 
 
 def _prepare(model: Qwen3, params: Params) -> Params:
-  return split_layers(jax.tree.map(lambda leaf: leaf.astype(model.dtype), params))
+  merged = merge_adapters(split_layers(params))
+  return jax.tree.map(lambda leaf: leaf.astype(model.dtype), merged)
 
 
 @jax.named_scope("prefill")

@@ -2,15 +2,18 @@
 
 import pytest
 
+from grpo_jax.errors import UserError
 from grpo_jax.run.alarms import Alarms, alarms
 
 SOUND = {
-  "train/abs_dlogp_mean_fresh": 1e-3,
+  "train/mismatch": 1e-3,
   "rollout/truncated": 0.2,
   "reward/std": 0.5,
   "reward/unscored": 0.0,
   "train/skipped": 0.0,
   "train/tokens": 100.0,
+  "train/poisoned_rows": 0.0,
+  "rollout/nonfinite": 0.0,
 }
 
 
@@ -18,13 +21,23 @@ SOUND = {
   ("change", "expected"),
   [
     ({}, []),
-    ({"train/abs_dlogp_mean_fresh": 0.2}, ["mismatch"]),
-    ({"train/abs_dlogp_mean_fresh": float("nan")}, []),  # a step without fresh tokens
+    ({"train/mismatch": 0.2}, ["mismatch"]),
+    ({"train/mismatch": float("nan")}, []),  # a step without fresh tokens
     ({"rollout/truncated": 1.0, "reward/std": 0.0}, ["truncated"]),
     ({"rollout/truncated": 1.0}, []),  # long, but it learns
     ({"reward/unscored": 0.5}, ["unscored"]),
     ({"train/skipped": 1.0}, ["skipped"]),
     ({"train/skipped": 1.0, "train/tokens": 0.0}, []),  # nothing survived the filter
+    ({"train/poisoned_rows": 2.0}, ["poisoned"]),
+    ({"rollout/nonfinite": 0.1}, ["nonfinite"]),
+    (
+      {"rollout/nonfinite": 1.0, "train/skipped": 1.0, "train/tokens": 0.0},
+      ["nonfinite", "skipped"],  # NaN weights: no rollout is left, and none ever will be
+    ),
+    (
+      {"train/poisoned_rows": 2.0, "train/skipped": 1.0, "train/tokens": 0.0},
+      ["poisoned", "skipped"],
+    ),
   ],
 )
 def test_alarms(change, expected):
@@ -33,5 +46,16 @@ def test_alarms(change, expected):
 
 def test_an_alarm_is_told_when_it_begins():
   bad = SOUND | {"train/skipped": 1.0}
-  told = Alarms(mismatch=0.05)
+  told = Alarms(mismatch=0.05, max_bad_steps=9)
   assert [len(told.begun(step)) for step in (SOUND, bad, bad, SOUND, bad)] == [0, 1, 0, 0, 1]
+
+
+def test_a_run_stops_after_too_many_bad_steps_in_a_row():
+  bad = SOUND | {"train/skipped": 1.0}
+  alarms = Alarms(mismatch=0.05, max_bad_steps=3)
+  for step, metrics in enumerate((bad, bad, SOUND, bad, bad)):
+    alarms.begun(metrics)
+    alarms.stop_if_hopeless(step)
+  alarms.begun(bad)
+  with pytest.raises(UserError, match="stopped at step 6: 3 steps in a row"):
+    alarms.stop_if_hopeless(6)

@@ -9,23 +9,24 @@ from grpo_jax.run.summary import batch_sentence, memory_sentence
   ("numbers", "sentence"),
   [
     (
-      {"problems": 16, "samples": 8, "replayed": 64, "microbatch": 16},
+      {"problems": 16, "samples": 8, "replayed": 64},
       "Each step: 16 problems x 8 samples = 128 rollouts, + up to 64 replayed, "
-      "in at most 12 microbatches of 16.",
+      "1 optimizer step, microbatches of 16,384 tokens.",
     ),
     (
-      {"problems": 1, "samples": 1, "replayed": 0, "microbatch": 8},
-      "Each step: 1 problem x 1 sample = 1 rollout, in at most 1 microbatch of 8.",
+      {"problems": 1, "samples": 1, "replayed": 0},
+      "Each step: 1 problem x 1 sample = 1 rollout, "
+      "1 optimizer step, microbatches of 16,384 tokens.",
     ),
     (
-      {"problems": 512, "samples": 16, "replayed": 1, "microbatch": 1024},
+      {"problems": 512, "samples": 16, "replayed": 1, "optimizer_steps": 8},
       "Each step: 512 problems x 16 samples = 8,192 rollouts, + up to 1 replayed, "
-      "in at most 9 microbatches of 1,024.",
+      "8 optimizer steps, microbatches of 16,384 tokens.",
     ),
   ],
 )
 def test_batch_sentence(numbers, sentence):
-  assert batch_sentence(**numbers) == sentence
+  assert batch_sentence(**{"optimizer_steps": 1, "microbatch_tokens": 16_384} | numbers) == sentence
 
 
 def test_memory_sentence_adds_up_and_keeps_its_order():

@@ -1,0 +1,157 @@
+"""Is this config one that can run? Everything that can be wrong with its values alone: found before
+a file is read or anything is compiled, and told with the key, its value and what would be right.
+"""
+
+from ml_collections import ConfigDict
+
+from grpo_jax.build import ALLOCATE, SELECT, by_profile, lora_of, make_draw
+from grpo_jax.errors import UserError
+from grpo_jax.learner.advantages import check_choices
+from grpo_jax.learner.kl import ESTIMATORS
+from grpo_jax.learner.surrogate import Surrogate
+from grpo_jax.methods.keep import KEEP
+from grpo_jax.model.attention import check_kernel
+from grpo_jax.model.qwen3 import REMAT
+from grpo_jax.model.sharding import Layout, make_layout
+
+
+def check(config: ConfigDict) -> Layout:
+  """Everything that can be wrong with the numbers alone; returns the mesh they describe.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  positive = {
+    "steps": config.steps,
+    "rollout.problems": config.rollout.problems,
+    "rollout.samples": config.rollout.samples,
+    "rollout.rounds": config.rollout.rounds,
+    "rollout.slots": config.rollout.slots,
+    "rollout.burst": config.rollout.burst,
+    "rollout.max_new_tokens": config.rollout.max_new_tokens,
+    "rollout.temperature": config.rollout.temperature,
+    "optimizer.epochs": config.optimizer.epochs,
+    "optimizer.minibatches": config.optimizer.minibatches,
+    "eval.every": config.eval.every,
+    "eval.samples": config.eval.samples,
+    "checkpoint.every": config.checkpoint.every,
+    "log.rollouts_every": config.log.rollouts_every,
+    "log.max_bad_steps": config.log.max_bad_steps,
+  }
+  for key, value in positive.items():
+    if not value > 0:
+      raise UserError(f"config.{key} is {value}; it must be above 0")
+  if config.keep not in KEEP:
+    raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
+  check_decisions(config)
+  make_draw(config)
+  check_learning(config)
+  lora_of(config)
+  if config.model.folder and config.warm_start.steps:
+    raise UserError("config.warm_start.steps is for models from scratch; with model.folder it is 0")
+  layout = make_layout(**config.mesh)
+  check_memory(config, layout)
+  split_over_devices = {
+    "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
+    "rollout.slots": config.rollout.slots,
+    "replay.capacity": config.replay.capacity if config.replay.ratio else 0,
+  }
+  for key, rows in split_over_devices.items():
+    if rows % layout.batch_shards:
+      up = rows + -rows % layout.batch_shards
+      raise UserError(
+        f"config.{key} is {rows}; it must divide over {layout.batch_shards} devices "
+        f"(mesh.data x mesh.fsdp): {up} would"
+      )
+  check_kernel(config.model.attention, layout)
+  return layout
+
+
+def check_memory(config: ConfigDict, layout: Layout) -> None:
+  """What can be wrong with the choices that trade memory.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  dtypes = ("float32", "bfloat16")
+  choices = {
+    "model.dtype": (config.model.dtype, dtypes),
+    "model.remat": (config.model.remat, tuple(REMAT)),
+    "optimizer.momentum_dtype": (config.optimizer.momentum_dtype, dtypes),
+  }
+  for key, (value, known) in choices.items():
+    if value not in known:
+      raise UserError(f"config.{key} is {value!r}; known: {', '.join(known)}")
+  device = layout.mesh.devices.flat[0]
+  kinds = {memory.kind for memory in device.addressable_memories()}
+  if config.model.remat == "offload" and "pinned_host" not in kinds:
+    raise UserError(
+      f"config.model.remat is 'offload', but {device.device_kind} has no pinned_host memory: "
+      "set 'block'"
+    )
+  longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  if config.optimizer.microbatch_tokens < longest:
+    raise UserError(
+      f"config.optimizer.microbatch_tokens is {config.optimizer.microbatch_tokens:,}; a row has up "
+      f"to {longest:,} (data.max_prompt_tokens + rollout.max_new_tokens): {longest} would do"
+    )
+
+
+def check_decisions(config: ConfigDict) -> None:
+  """What can be wrong with the choice of problems and of their rollouts.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  for key, value, known in (
+    ("select", config.select, SELECT), ("allocate", config.allocate, ALLOCATE)
+  ):  # fmt: skip
+    if value not in known:
+      raise UserError(f"config.{key} is {value!r}; known: {', '.join(known)}")
+  least, never = config.by_capability.least, float("inf")
+  between = {
+    "evidence.window": (config.evidence.window, 1, never),
+    "without_solved.return_every": (config.without_solved.return_every, 0, never),
+    "easy_to_hard.solved_above": (config.easy_to_hard.solved_above, 0, 1),
+    "easy_to_hard.unsolved_share": (config.easy_to_hard.unsolved_share, 0, 1),
+    "most_uncertain.candidates": (config.most_uncertain.candidates, 1, never),
+    "most_uncertain.exploration": (config.most_uncertain.exploration, 0, never),
+    "most_uncertain.warmup_steps": (config.most_uncertain.warmup_steps, 0, never),
+    "by_capability.concentration": (config.by_capability.concentration, 2, never),
+    "by_capability.least": (least, 1, never),
+    "by_capability.most": (config.by_capability.most, least, never),
+    "by_capability.steps": (config.by_capability.steps, 1, never),
+  }
+  for key, (value, low, high) in between.items():
+    if not low <= value <= high:
+      limits = f"{low} or above" if high == never else f"between {low} and {high}"
+      raise UserError(f"config.{key} is {value}; it must be {limits}")
+  if SELECT[config.select] is by_profile and not config.easy_to_hard.profile:
+    raise UserError(
+      f"config.select {config.select!r} needs config.easy_to_hard.profile: a file with the success "
+      "rate of every training problem"
+    )
+
+
+def check_learning(config: ConfigDict) -> None:
+  """What can be wrong with rewards, advantages and the loss.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  Surrogate(**config.loss)
+  check_choices(config.advantage.baseline, config.advantage.scale)
+  if config.reward.kl not in ESTIMATORS:
+    raise UserError(f"config.reward.kl is {config.reward.kl!r}; known: {', '.join(ESTIMATORS)}")
+  if not config.reward.kl_coef >= 0:
+    raise UserError(f"config.reward.kl_coef is {config.reward.kl_coef}; it must be 0 or above")
+  if not 0 <= config.reward.overlong <= 1:
+    raise UserError(
+      f"config.reward.overlong is {config.reward.overlong}; it is a share of "
+      "rollout.max_new_tokens: between 0 and 1"
+    )
+  if config.advantage.scale == "beta" and (config.reward.overlong or config.reward.kl_coef):
+    raise UserError(
+      "config.advantage.scale 'beta' is for rewards of two values: set reward.overlong and "
+      "reward.kl_coef to 0"
+    )
