@@ -15,17 +15,16 @@ speed depends on. Sections and their rounds are in contenders/cases.py; run it o
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import pathlib
 import statistics
 import sys
-import tempfile
 
 from contenders import machine, report
 from contenders.cases import CONTENDERS, OURS, SECTIONS, TUNIX, Case, Section
 from contenders.protocol import Setup, Worker, WorkerError
+from contenders.turns import opened, take_turns
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 KEPT = RESULTS / "sampling.json"
@@ -50,7 +49,6 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--tunix", metavar="PYTHON", help="interpreter that has google-tunix")
   parser.add_argument("--quick", action="store_true", help="two rounds of fp32, nothing kept")
   parser.add_argument("--only", help=f"some of {','.join(NAMES)}")
-  parser.add_argument("--burst", type=int, help="of our sampler, instead of its default")
   options = parser.parse_args()
   everything = ("toy",) if options.quick else NAMES
   options.only = options.only.split(",") if options.only else everything
@@ -74,20 +72,12 @@ def section_of(name: str, options: argparse.Namespace) -> Section:
 def measure(section: Section, options: argparse.Namespace) -> dict:
   """All cases of a section, and what is to be told about its contenders."""
   left_out: dict[str, str] = {}
-  with contextlib.ExitStack() as stack:
-    logs = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    workers: dict[str, Worker] = {}
-    for name in section.contenders:
-      try:
-        workers[name] = start(name, section, options, logs / name)
-      except WorkerError as error:
-        left_out[name] = str(error)
-        print(f"{name} is left out: {error}", flush=True)
-      else:
-        stack.callback(workers[name].close)
-    cases = {}
-    for case in section.cases:
-      cases[case.name] = run_case(case, section.shape.vocab_size, workers, left_out)
+  begin = lambda name, log: start(name, section, options, log)
+  with opened(section.contenders, begin, left_out) as workers:
+    cases = {
+      case.name: run_case(case, section.shape.vocab_size, workers, left_out)
+      for case in section.cases
+    }
     about = {name: worker.about for name, worker in workers.items()}
   return {"cases": cases, "about": about, "left_out": left_out}
 
@@ -104,27 +94,16 @@ def start(
   python = options.tunix if name.startswith("tunix") else sys.executable
   if not python:
     raise WorkerError("no --tunix=PYTHON was given")
-  setup = Setup(dataclasses.asdict(section.shape), dtype, machine.threads(), options.burst)
+  setup = Setup(dataclasses.asdict(section.shape), dtype, machine.threads())
   return Worker([python, "-m", module], setup, log)
 
 
 def run_case(
   case: Case, vocab_size: int, workers: dict[str, Worker], left_out: dict[str, str]
 ) -> dict[str, dict]:
-  """First calls, then rounds in turn: `report.Timing` of each contender. One that fails is left out
-  from there on."""
-  found: dict[str, dict] = {}
-  for turn in range(case.rounds + 1):
-    work = case.work(vocab_size, turn)
-    for name in [name for name in workers if name not in left_out]:
-      try:
-        answer = workers[name].ask(work)
-      except WorkerError as error:
-        left_out[name] = f"{case.name}: {error}"
-        found.pop(name, None)
-        print(f"{name} is left out from here: {error}", flush=True)
-        continue
-      note(found, name, answer)
+  """First calls, then rounds in turn: `report.Timing` of each contender."""
+  works = (case.work(vocab_size, turn) for turn in range(case.rounds + 1))
+  found = take_turns(case.name, works, workers, left_out)
   for name, timing in found.items():
     median = statistics.median(timing["rounds"])
     speed = timing["tokens"] / median
@@ -136,15 +115,6 @@ def run_case(
   return found
 
 
-def note(found: dict[str, dict], name: str, answer: dict) -> None:
-  """Adds one answer to a contender's timing."""
-  if name not in found:
-    found[name] = {"first": answer["seconds"], "rounds": []}
-  else:
-    found[name]["rounds"].append(answer["seconds"])
-  found[name] |= {"tokens": answer["tokens"], "peak_bytes": answer["peak_bytes"]}
-
-
 def measure_machine() -> dict:
   found = machine.bandwidth()
   print(", ".join(f"{name} {value / 1e9:.1f} GB/s" for name, value in found.items()), flush=True)
@@ -153,7 +123,7 @@ def measure_machine() -> dict:
 
 def command() -> str:
   """What was typed, without where the interpreter of tunix lies."""
-  words = ["--tunix=PYTHON" if word.startswith("--tunix") else word for word in sys.argv[1:]]
+  words = report.without_paths(sys.argv[1:], "--tunix")
   return " ".join(["python experiments/bench_sampling.py", *words])
 
 

@@ -1,1 +1,1 @@
-"""What bench_sampling.py compares: one worker process a code base, all asked the same way."""
+"""What the benchmarks compare: one worker process a code base, all asked the same way."""

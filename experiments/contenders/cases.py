@@ -52,6 +52,7 @@ class Case:
   group: int = 1
   top_p: float = 1.0
   slots: int | None = None  # None: as many as completions
+  burst: int | None = None  # None: our default
 
   def work(self, vocab_size: int, seed: int) -> Work:
     """Random prompts, the same for every contender."""
@@ -64,7 +65,13 @@ class Case:
       top_p=self.top_p,
       slots=self.slots or len(self.new_tokens),
       seed=seed,
+      burst=self.burst,
     )
+
+
+# How many times as fast as they ours is to be, at least.
+GOALS = {TUNIX: 1.5, TRANSFORMERS: 2.0, TRANSFORMERS_BF16: 1.0}
+GOALS_OF_GROUPS = {TUNIX: 4.0, TRANSFORMERS: 4.0, TRANSFORMERS_BF16: 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Section:
   shape: Qwen3Config
   contenders: tuple[str, ...]
   cases: tuple[Case, ...]
+  goals: dict[str, float] = dataclasses.field(default_factory=lambda: GOALS)
 
 
 def even(name: str, rows: int, tokens: int, rounds: int, **settings) -> Case:
@@ -90,6 +98,8 @@ def long_tailed(count: int, longest: int) -> tuple[int, ...]:
   lengths = np.exp(np.log(0.235 * longest) + 0.8 * normal)
   return tuple(np.clip(np.rint(lengths), 1, longest).astype(int).tolist())
 
+
+LONG_TAIL = long_tailed(64, 512)
 
 # The rounds are what lets the whole study end within half an hour of two cores.
 SECTIONS = {
@@ -112,7 +122,8 @@ SECTIONS = {
   ),
   "grpo": Section(
     "4 layers, 8 prompts x 8 completions of 1 to 512 tokens", TOY, MAIN,
-    (Case("long tail", 8, long_tailed(64, 512), 512, 3, group=8, slots=32),),
+    (Case("long tail", 8, LONG_TAIL, 512, 3, group=8, slots=16),),
+    GOALS_OF_GROUPS,
   ),
   "real": Section(
     "Qwen3-0.6B", REAL, ALL_BUT_TUNIX_BF16,
@@ -128,6 +139,10 @@ SECTIONS = {
       *(even(f"completion tokens={n}", 16, n, 3) for n in (16, 64, 256, 1024)),
       *(
         even(f"group size={n}", 64, 32, 3, group=n, prompt_tokens=256) for n in (1, 2, 4, 8, 16)
+      ),
+      *(
+        Case(f"tokens between refills={n}", 8, LONG_TAIL, 512, 3, group=8, slots=16, burst=n)
+        for n in (4, 16, 64)
       ),
     ),
   ),

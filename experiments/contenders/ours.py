@@ -24,21 +24,21 @@ def load(setup: Setup) -> tuple[Sample, dict]:
   """A model with random weights, prepared as once a sampling phase."""
   layout = make_layout(devices=jax.devices()[:1])
   model = Qwen3(Qwen3Config(**setup.shape), layout, dtype=jnp.dtype(setup.dtype))
-  options = {} if setup.burst is None else {"burst": setup.burst}
 
   @functools.cache
-  def sampler(slots: int, prompts: int) -> Sampler:
+  def sampler(slots: int, prompts: int, burst: int | None) -> Sampler:
+    options = {} if burst is None else {"burst": burst}
     return Sampler(model, slots=slots, prefill=prompts, **options)
 
   params = jax.block_until_ready(init_params(model, key_for(0, Purpose.INIT)))
   start = time.perf_counter()
-  prepared = jax.block_until_ready(sampler(1, 1).prepare(params))
+  prepared = jax.block_until_ready(sampler(1, 1, None).prepare(params))
   prepare_seconds = time.perf_counter() - start
 
   def sample(work: Work) -> list[np.ndarray]:
     prompts = min(MOST_PROMPTS_READ_TOGETHER, len(work.prompts))
     how = decoding(1.0, 0, work.top_p, model.config.vocab_size)
-    stream = sampler(work.slots, prompts).stream
+    stream = sampler(work.slots, prompts, work.burst).stream
     completions: list[np.ndarray] = [NO_EOS] * len(work.new_tokens)
     for part in stream(prepared, requests(work), how, NO_EOS):
       for rollout, tokens in zip(part.rollout_F, part.tokens, strict=True):

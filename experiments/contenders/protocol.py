@@ -1,4 +1,4 @@
-"""How does the benchmark ask a contender, whose interpreter is its own, to sample?
+"""How does a benchmark ask a contender, whose interpreter is its own, to work?
 
 A worker loads one model, then reads one request a line on stdin, does it, and answers one line on
 stdout, both JSON. While it waits for the next line it computes nothing, so that several workers may
@@ -11,13 +11,13 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from contenders.memory import peak_bytes
 
 EXPERIMENTS = pathlib.Path(__file__).resolve().parent.parent
 # Settings of the caller's that would change what is measured, or how long a first call takes.
@@ -30,10 +30,9 @@ WORKER_SETTINGS = {"JAX_PLATFORMS": "cpu", "JAX_TRACEBACK_FILTERING": "off"}
 class Setup:
   """What a worker loads."""
 
-  shape: dict[str, Any]  # fields of a Hugging Face config.json
+  shape: dict[str, Any]  # fields of a Hugging Face config.json; none where no model is needed
   dtype: str  # of weights and activations: "float32" or "bfloat16"
   threads: int
-  burst: int | None = None  # of our sampler; None: its default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Work:
   top_p: float
   slots: int  # completions our sampler decodes together; the others decode all of them
   seed: int
+  burst: int | None = None  # tokens between two refills of our slots; None: the default
 
   @property
   def rows(self) -> list[list[int]]:
@@ -95,9 +95,8 @@ class Worker:
       self.close()
       raise
 
-  def ask(self, work: Work) -> dict[str, Any]:
-    """Has it sample; returns `seconds`, `tokens` that were wanted, and `peak_bytes`, the most
-    memory it ever held.
+  def ask(self, work: Any) -> dict[str, Any]:
+    """Has it do `work`, a data class; returns what it measured, `seconds` among it.
 
     Raises:
       WorkerError: it failed.
@@ -121,25 +120,6 @@ class Worker:
     raise WorkerError(told[-1].strip() if told else f"ended with exit code {code}")
 
 
-def serve(load: Callable[[Setup], tuple[Sample, dict[str, Any]]]) -> None:
-  """The worker's end: loads what the command line says, then works until stdin ends.
-
-  Args:
-    load: from a setup to the function that samples, and what is to be told about it.
-  """
-  answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # whatever a library prints goes to the log
-
-  def say(answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
-
-  sample, about = load(Setup(**json.loads(sys.argv[-1])))
-  say(about)
-  for line in sys.stdin:
-    say(timed(sample, Work(**json.loads(line))))
-
-
 def timed(sample: Sample, work: Work) -> dict[str, Any]:
   """Samples once, from token ids to token ids on the host.
 
@@ -156,9 +136,26 @@ def timed(sample: Sample, work: Work) -> dict[str, Any]:
   return {"seconds": seconds, "tokens": sum(work.new_tokens), "peak_bytes": peak_bytes()}
 
 
-def peak_bytes() -> int:
-  """The most memory this process held. On Linux, rusage would count what its parent held too."""
-  status = pathlib.Path("/proc/self/status")
-  if status.exists():
-    return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def serve(
+  load: Callable[[Setup], tuple[Callable, dict[str, Any]]],
+  work_of: Callable[..., Any] = Work,
+  measure: Callable[[Callable, Any], dict[str, Any]] = timed,
+) -> None:
+  """The worker's end: loads what the command line says, then works until stdin ends.
+
+  Args:
+    load: from a setup to the function that works, and what is to be told about it.
+    work_of: the data class of a request.
+    measure: has that function do a request, and says how it went.
+  """
+  answers = os.fdopen(os.dup(1), "w")
+  os.dup2(2, 1)  # whatever a library prints goes to the log
+
+  def say(answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+  function, about = load(Setup(**json.loads(sys.argv[-1])))
+  say(about)
+  for line in sys.stdin:
+    say(measure(function, work_of(**json.loads(line))))

@@ -1,0 +1,38 @@
+"""What does XLA say: how fast are large products, and how much scratch memory do programs take?"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from contenders.update_work import Step, UpdateWork, timed
+
+PRODUCTS = ((2048, 2048, 2048), (4096, 1024, 3072))  # rows, what is summed over, columns
+ROUNDS = 7
+
+
+def matmul_flops() -> dict[str, float]:
+  """Floating-point operations a second of large float32 products; the best of some rounds each."""
+  return {"x".join(map(str, shape)): _flops(*shape) for shape in PRODUCTS}
+
+
+def _flops(rows: int, inner: int, columns: int) -> float:
+  product = jax.jit(jnp.matmul)
+  left, right = jnp.ones((rows, inner)), jnp.ones((inner, columns))
+  product(left, right).block_until_ready()
+  times = []
+  for _ in range(ROUNDS):
+    start = time.perf_counter()
+    product(left, right).block_until_ready()
+    times.append(time.perf_counter() - start)
+  return 2 * rows * inner * columns / min(times)
+
+
+def timed_with_scratch(step: Step, work: UpdateWork) -> dict[str, Any]:
+  """`timed`, and `scratch_bytes`: XLA's own count of what the hungriest program compiled since
+  `jax.clear_caches` needs beside its arguments and results."""
+  measured = timed(step, work)
+  programs = jax.devices()[0].client.live_executables()
+  scratch = [program.get_compiled_memory_stats().temp_size_in_bytes for program in programs]
+  return measured | {"scratch_bytes": max(scratch)}
