@@ -37,5 +37,5 @@ def test_the_split_into_microbatches_changes_nothing():
   parts, in_parts = step(model, params, fresh, replayed, surrogate=surrogate, micro=3)
   assert_close(parts, whole)
   for metric, value in metrics.items():
-    if metric != "train/microbatches":
+    if metric not in ("train/microbatches", "train/padding"):
       np.testing.assert_allclose(in_parts[metric], value, rtol=1e-4, atol=1e-6, err_msg=metric)
