@@ -169,7 +169,7 @@ def test_padding_changes_no_gradient(side):
     gradient(params, weight_BT[:1, row], tokens_BT[:1, row], positions_BT[:1, row]),
     gradient(params, weight_BT[1:], tokens_BT[1:], positions_BT[1:]),
   ))
-  assert_close(padded, jax.tree.map(jnp.add, *alone))
+  assert_close(padded, jax.tree.map(jnp.add, *alone), atol=1e-4)
 
 
 def test_the_model_never_holds_a_square():
