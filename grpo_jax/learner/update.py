@@ -3,6 +3,10 @@
 The rows that learn are dealt to optimizer steps and cut into microbatches on the host, from their
 lengths alone; their tokens stay on the devices. One program a bucket of lengths adds up gradients,
 one applies them. How many rows there are and how long they are is data: nothing compiles twice.
+
+Each program is waited for, all of its outputs on all devices, before the next one starts: that
+costs nothing where each needs the last one's result, and programs queued up on simulated devices
+may each hold some of their threads, and wait for ever.
 """
 
 import functools
@@ -106,8 +110,8 @@ class Update:
       how: temperature and filters they were sampled with.
       shuffle: deals rows to minibatches.
     """
-    batch, poisoned, learns_R, length_R = self._assemble(fresh, replayed)
-    learns_R, length_R = jax.device_get((learns_R, length_R))
+    batch, poisoned, *of_rows = jax.block_until_ready(self._assemble(fresh, replayed))
+    learns_R, length_R = jax.device_get(of_rows)
     learners = np.flatnonzero(learns_R)
     cut = functools.partial(self._pack, length_R=length_R, batch=batch)
     if self._keeps_anchor:
@@ -142,9 +146,8 @@ class Update:
   ) -> tuple[Params, tally.Sums]:
     """Of one optimizer step, and sums over its rows."""
     in_step_R = np.isin(np.arange(batch.rollouts.size), rows)
-    total = self._nothing()
+    total = jax.block_until_ready(self._nothing())
     for part in packs:
-      # One program in flight: queued ones gain nothing, and on simulated devices may wait for ever.
       total = jax.block_until_ready(
         self._add_gradients(total, params, reference, batch, in_step_R, part, how)
       )
