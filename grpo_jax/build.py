@@ -1,7 +1,7 @@
 """From a config to all that the loop calls: tokenizer, problems, model, and the compiled parts.
 
-Beside train.py and check.py the only file that sees the config. What is wrong with files is found
-here, before weights are read or anything is compiled.
+What the papers choose is made in slots.py. What is wrong with files is found here, before weights
+are read or anything is compiled.
 """
 
 import dataclasses
@@ -15,50 +15,27 @@ from ml_collections import ConfigDict
 
 from grpo_jax.answers import Answerer
 from grpo_jax.collect import Collector
-from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
 from grpo_jax.exam import Examiner, examine
 from grpo_jax.learner.advantages import group_advantages
-from grpo_jax.learner.kl import KLPenalty
 from grpo_jax.learner.optimizer import make_optimizer
-from grpo_jax.learner.overlong import overlong_penalty
-from grpo_jax.learner.packing import rows_within
 from grpo_jax.learner.surrogate import Surrogate
 from grpo_jax.learner.update import Update
-from grpo_jax.methods.allocate import AsSelected
-from grpo_jax.methods.capability import ByCapability
-from grpo_jax.methods.choice import Budget
-from grpo_jax.methods.decide import Decisions
-from grpo_jax.methods.history import WithoutSolved
 from grpo_jax.methods.keep import KEEP
-from grpo_jax.methods.phases import EasyToHard, easy_to_hard
-from grpo_jax.methods.profile import load_profile
-from grpo_jax.methods.select import ShuffledEpochs, Streams
-from grpo_jax.methods.uncertainty import MostUncertain
 from grpo_jax.model.config import from_shape, read_config
 from grpo_jax.model.lora import LoRA, abstract_frozen, fingerprint, make_lora
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
 from grpo_jax.model.sharding import Layout, check_divisible
 from grpo_jax.model.weights import check_folder, load_params
-from grpo_jax.randomness import Purpose, generator_for
-from grpo_jax.records import Samples, abstract_rollouts
+from grpo_jax.records import Samples
 from grpo_jax.replay.buffer import Replay
-from grpo_jax.replay.priority import Draw
 from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
+from grpo_jax.slots import make_decisions, make_penalties, make_replay
 from grpo_jax.start import WarmStart, make_start_folder
-from grpo_jax.task import ProblemSpec, Prompts, load_prompts, open_tokenizer
+from grpo_jax.task import ProblemSpec, Prompts, Task, load_prompts, open_tokenizer
 from grpo_jax.verify import VerifierPool
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What is learned and how it is read."""
-
-  tokenizer: Tokenizer
-  training: Prompts
-  held_out: Prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,29 +181,6 @@ def load_reference(config: ConfigDict, model: Qwen3, folder: pathlib.Path) -> Pa
   return load_params(folder, params) if config.loss.kl_coef or config.reward.kl_coef else None
 
 
-def make_penalties(
-  config: ConfigDict, model: Qwen3, reference: Params | None, how: Decoding
-) -> dict[str, Callable[[Samples], np.ndarray]]:
-  """What rewards lose beside the verdict, by name; none that is off."""
-  penalties = {}
-  longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-  rows = rows_within(config.optimizer.microbatch_tokens, longest)
-  if config.reward.overlong:
-    penalties["overlong"] = functools.partial(
-      overlong_penalty, limit=config.rollout.max_new_tokens, share=config.reward.overlong
-    )
-  if config.reward.kl_coef:
-    penalties["kl"] = KLPenalty(
-      model,
-      reference,
-      how,
-      estimator=config.reward.kl,
-      coef=config.reward.kl_coef,
-      microbatch_rows=rows * model.layout.batch_shards,
-    )
-  return penalties
-
-
 def make_questioners(
   config: ConfigDict,
   task: Task,
@@ -280,78 +234,3 @@ def make_questioners(
     layout=layout,
   )
   return collect, exam
-
-
-def make_decisions(config: ConfigDict, task: Task) -> Decisions:
-  """Which problems are asked, and how often."""
-  streams = functools.partial(generator_for, config.seed, Purpose.PROBLEM_ORDER)
-  return Decisions(
-    select=SELECT[config.select](config, task, streams),
-    allocate=ALLOCATE[config.allocate](config),
-    budget=Budget(config.rollout.problems, config.rollout.samples),
-    window=config.evidence.window,
-  )
-
-
-def by_profile(config: ConfigDict, task: Task, streams: Streams) -> EasyToHard:
-  problems, prompts = task.training.problems, task.training.prompts
-  share = load_profile(
-    config.easy_to_hard.profile, fingerprint=problems.fingerprint, size=len(problems)
-  )
-  return easy_to_hard(
-    share[[prompt.problem for prompt in prompts]],
-    streams,
-    solved_above=config.easy_to_hard.solved_above,
-    unsolved_share=config.easy_to_hard.unsolved_share,
-  )
-
-
-SELECT = {
-  "shuffled_epochs": lambda config, task, streams: ShuffledEpochs(streams),
-  "without_solved": lambda config, task, streams: WithoutSolved(
-    streams, config.without_solved.return_every
-  ),
-  "easy_to_hard": by_profile,
-  "most_uncertain": lambda config, task, streams: MostUncertain(
-    streams,
-    config.most_uncertain.candidates,
-    config.most_uncertain.exploration,
-    config.most_uncertain.warmup_steps,
-  ),
-}
-
-ALLOCATE = {
-  "as_selected": lambda config: AsSelected(),
-  "by_capability": lambda config: ByCapability(
-    config.by_capability.concentration,
-    config.by_capability.least,
-    config.by_capability.most,
-    config.by_capability.steps,
-  ),
-}
-
-
-def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
-  """The store, or None when the method draws nothing from it."""
-  if not config.replay.ratio:
-    return None
-  rows = config.rollout.problems * config.rollout.samples
-  length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-  max_draw = round((config.replay.ratio + (config.replay.composition == "pool")) * rows)
-  example, how = abstract_rollouts(rows, length), make_draw(config)
-  return Replay(config.replay.capacity, max_draw, example, layout, how)
-
-
-def make_draw(config: ConfigDict) -> Draw:
-  """What is drawn from the store.
-
-  Raises:
-    UserError: an unknown name.
-  """
-  compositions = ("fresh_anchored", "pool")
-  if config.replay.composition not in compositions:
-    raise UserError(
-      f"config.replay.composition is {config.replay.composition!r}; known: "
-      f"{', '.join(compositions)}"
-    )
-  return Draw(config.replay.level, config.replay.priority, config.replay.decay)

@@ -4,7 +4,7 @@ a file is read or anything is compiled, and told with the key, its value and wha
 
 from ml_collections import ConfigDict
 
-from grpo_jax.build import ALLOCATE, SELECT, by_profile, lora_of, make_draw
+from grpo_jax.build import lora_of
 from grpo_jax.errors import UserError
 from grpo_jax.learner.advantages import check_choices
 from grpo_jax.learner.kl import ESTIMATORS
@@ -13,6 +13,7 @@ from grpo_jax.methods.keep import KEEP
 from grpo_jax.model.attention import check_kernel
 from grpo_jax.model.qwen3 import REMAT
 from grpo_jax.model.sharding import Layout, make_layout
+from grpo_jax.slots import ALLOCATE, SELECT, by_profile, make_draw
 
 
 def check(config: ConfigDict) -> Layout:

@@ -33,6 +33,15 @@ class Prompts:
   dropped: int  # prompts longer than the limit
 
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What is learned and how it is read."""
+
+  tokenizer: Tokenizer
+  training: Prompts
+  held_out: Prompts
+
+
 def load_prompts(
   spec: ProblemSpec, tokenizer: Tokenizer, *, template: str, max_tokens: int, seed: int
 ) -> Prompts:

@@ -4,7 +4,8 @@
 
 A step samples answers to some problems, verifies them, draws old rollouts from the replay store and
 updates the model. Everything a run writes is in its folder; the same command goes on where it
-stopped. Only this file, check.py and build.py see the config: everything below them takes values.
+stopped. Only this file, check.py, build.py and slots.py see the config: below them, functions take
+values.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from grpo_jax import cli
 from grpo_jax.buckets import bucket
-from grpo_jax.build import Parts, Task, build, load_task, make_model, start_folder
+from grpo_jax.build import Parts, build, load_task, make_model, start_folder
 from grpo_jax.check import check
 from grpo_jax.collect import Fresh, rollout_entries
 from grpo_jax.errors import UserError
@@ -45,6 +46,7 @@ from grpo_jax.run.rollout_log import write_rollouts
 from grpo_jax.run.summary import batch_sentence, memory_sentence
 from grpo_jax.sampling.memory import sampling_memory
 from grpo_jax.start import cache_folder
+from grpo_jax.task import Task
 from grpo_jax.verify import VerifierPool
 
 # A run may be prolonged, saved more often or made to say more; any other change is another run.

@@ -31,7 +31,7 @@ MAY_IMPORT = {
   "evaluation": {"data", "verify", "run"},
 }
 # The only files that see a config.
-READERS = ("train.py", "build.py", "check.py")
+READERS = ("train.py", "build.py", "slots.py", "check.py")
 MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors", "buckets"}
 
 
@@ -82,7 +82,7 @@ def test_decisions_and_verdicts_know_no_jax(stage):
   assert done.stdout.strip() == "False", done.stderr
 
 
-def test_only_train_and_build_see_a_config():
+def test_only_these_files_see_a_config():
   for path in sources(PACKAGE):
     if "ml_collections" in {name.split(".")[0] for name in imports(path)}:
       assert path.name in READERS, path

@@ -1,0 +1,131 @@
+"""From a config to the choices that tell one paper from another: what stands in each slot.
+
+Here names of the config become values: which problems, how many rollouts, what a rollout loses
+beside its verdict, which old ones come back. A new choice is a line in one of these tables.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from grpo_jax.distribution import Decoding
+from grpo_jax.errors import UserError
+from grpo_jax.learner.kl import KLPenalty
+from grpo_jax.learner.overlong import overlong_penalty
+from grpo_jax.learner.packing import rows_within
+from grpo_jax.methods.allocate import AsSelected
+from grpo_jax.methods.capability import ByCapability
+from grpo_jax.methods.choice import Budget
+from grpo_jax.methods.decide import Decisions
+from grpo_jax.methods.history import WithoutSolved
+from grpo_jax.methods.phases import EasyToHard, easy_to_hard
+from grpo_jax.methods.profile import load_profile
+from grpo_jax.methods.select import ShuffledEpochs, Streams
+from grpo_jax.methods.uncertainty import MostUncertain
+from grpo_jax.model.qwen3 import Params, Qwen3
+from grpo_jax.model.sharding import Layout
+from grpo_jax.randomness import Purpose, generator_for
+from grpo_jax.records import Samples, abstract_rollouts
+from grpo_jax.replay.buffer import Replay
+from grpo_jax.replay.priority import Draw
+from grpo_jax.task import Task
+
+
+def make_decisions(config: ConfigDict, task: Task) -> Decisions:
+  """Which problems are asked, and how often."""
+  streams = functools.partial(generator_for, config.seed, Purpose.PROBLEM_ORDER)
+  return Decisions(
+    select=SELECT[config.select](config, task, streams),
+    allocate=ALLOCATE[config.allocate](config),
+    budget=Budget(config.rollout.problems, config.rollout.samples),
+    window=config.evidence.window,
+  )
+
+
+def by_profile(config: ConfigDict, task: Task, streams: Streams) -> EasyToHard:
+  problems, prompts = task.training.problems, task.training.prompts
+  share = load_profile(
+    config.easy_to_hard.profile, fingerprint=problems.fingerprint, size=len(problems)
+  )
+  return easy_to_hard(
+    share[[prompt.problem for prompt in prompts]],
+    streams,
+    solved_above=config.easy_to_hard.solved_above,
+    unsolved_share=config.easy_to_hard.unsolved_share,
+  )
+
+
+SELECT = {
+  "shuffled_epochs": lambda config, task, streams: ShuffledEpochs(streams),
+  "without_solved": lambda config, task, streams: WithoutSolved(
+    streams, config.without_solved.return_every
+  ),
+  "easy_to_hard": by_profile,
+  "most_uncertain": lambda config, task, streams: MostUncertain(
+    streams,
+    config.most_uncertain.candidates,
+    config.most_uncertain.exploration,
+    config.most_uncertain.warmup_steps,
+  ),
+}
+
+ALLOCATE = {
+  "as_selected": lambda config: AsSelected(),
+  "by_capability": lambda config: ByCapability(
+    config.by_capability.concentration,
+    config.by_capability.least,
+    config.by_capability.most,
+    config.by_capability.steps,
+  ),
+}
+
+
+def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
+  """The store, or None when the method draws nothing from it."""
+  if not config.replay.ratio:
+    return None
+  rows = config.rollout.problems * config.rollout.samples
+  length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  max_draw = round((config.replay.ratio + (config.replay.composition == "pool")) * rows)
+  example, how = abstract_rollouts(rows, length), make_draw(config)
+  return Replay(config.replay.capacity, max_draw, example, layout, how)
+
+
+def make_draw(config: ConfigDict) -> Draw:
+  """What is drawn from the store.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  compositions = ("fresh_anchored", "pool")
+  if config.replay.composition not in compositions:
+    raise UserError(
+      f"config.replay.composition is {config.replay.composition!r}; known: "
+      f"{', '.join(compositions)}"
+    )
+  return Draw(config.replay.level, config.replay.priority, config.replay.decay)
+
+
+def make_penalties(
+  config: ConfigDict, model: Qwen3, reference: Params | None, how: Decoding
+) -> dict[str, Callable[[Samples], np.ndarray]]:
+  """What rewards lose beside the verdict, by name; none that is off."""
+  penalties = {}
+  longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+  rows = rows_within(config.optimizer.microbatch_tokens, longest)
+  if config.reward.overlong:
+    penalties["overlong"] = functools.partial(
+      overlong_penalty, limit=config.rollout.max_new_tokens, share=config.reward.overlong
+    )
+  if config.reward.kl_coef:
+    penalties["kl"] = KLPenalty(
+      model,
+      reference,
+      how,
+      estimator=config.reward.kl,
+      coef=config.reward.kl_coef,
+      microbatch_rows=rows * model.layout.batch_shards,
+    )
+  return penalties
