@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs import base, methods
-from grpo_jax.build import make_decisions
 from grpo_jax.check import check_decisions
 from grpo_jax.errors import UserError
 from grpo_jax.methods.decide import DecisionState
 from grpo_jax.methods.ledger import Evidence
+from grpo_jax.slots import make_decisions
 
 PROBLEMS = 30
 
