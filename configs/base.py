@@ -118,6 +118,11 @@ def get_config() -> ConfigDict:
   config.verifier.workers = 2  # processes
   config.verifier.deadline_seconds = 5.0  # a check that takes longer is killed: unscored
 
+  # A second grader, independent of the first, is asked about some rewards of each step.
+  config.audit = ConfigDict()
+  config.audit.rollouts = 8  # of a step; 0: none
+  config.audit.alarm = 0.1  # share of paid rewards, over some steps, that the second one refuses
+
   # Old rollouts in the batch; ratio 0: no replay and no store.
   config.replay = ConfigDict()
   config.replay.ratio = 0.0  # replayed rollouts for each surviving fresh one

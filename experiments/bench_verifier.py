@@ -23,7 +23,7 @@ import numpy as np
 from grpo_jax import cli
 from grpo_jax.errors import UserError
 from grpo_jax.run.files import write_atomically
-from grpo_jax.verify import Outcome, Verdict, VerifierPool
+from grpo_jax.verify import Verdict, VerifierPool
 from grpo_jax.verify.extract import AnswerTooLongError, extract_answer
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "verifier.md"
@@ -33,19 +33,11 @@ SLOW_S = 2.0
 BATCH = 4096  # rollouts of a large step
 THOUGHT = "We have $x^2 + 1$, and \\frac{1}{2} of it is what was asked for. " * 60
 
-# Named as a child process finds them: this file's folder is on its path.
+# Functions that worker processes call.
 VERIFIERS = {
   "ours": "grpo_jax.verify.verifier:verify",
-  "math-verify": "bench_verifier:check_with_math_verify",
+  "math-verify": "grpo_jax.verify.second_opinion:verify",
 }
-
-
-def check_with_math_verify(completion: str, gold: str) -> Verdict:
-  """math-verify as its documentation uses it, the gold answer in a box, its own 5 s alarms on."""
-  import math_verify
-
-  right = math_verify.verify(math_verify.parse(rf"\boxed{{{gold}}}"), math_verify.parse(completion))
-  return Verdict(Outcome.RIGHT if right else Outcome.WRONG, None, "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from grpo_jax.collect import Collector
 from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
 from grpo_jax.exam import Examiner, examine
+from grpo_jax.guards import Auditor
 from grpo_jax.learner.advantages import group_advantages
 from grpo_jax.learner.optimizer import make_optimizer
 from grpo_jax.learner.surrogate import Surrogate
@@ -113,9 +114,15 @@ def start_folder(config: ConfigDict, task: Task, model: Qwen3, run: RunFolder) -
 
 
 def build(
-  config: ConfigDict, task: Task, model: Qwen3, folder: pathlib.Path, verifier: VerifierPool
+  config: ConfigDict,
+  task: Task,
+  model: Qwen3,
+  folder: pathlib.Path,
+  verifier: VerifierPool,
+  second: VerifierPool,
 ) -> Parts:
-  """Compiles nothing yet; loads nothing but the start policy, where it is kept."""
+  """Compiles nothing yet; loads nothing but the start policy, where it is kept. `second` are the
+  workers of another grader, for audits."""
   layout, lora = model.layout, lora_of(config)
   sampler = Sampler(
     model,
@@ -148,7 +155,12 @@ def build(
   )
   reference = load_reference(config, model, folder)
   penalties = make_penalties(config, model, reference, how)
-  collect, exam = make_questioners(config, task, sampler, verifier, how, penalties, layout)
+  auditor = None
+  if config.audit.rollouts:
+    auditor = Auditor(second, task.training.problems, config.audit.rollouts, config.seed)
+  collect, exam = make_questioners(
+    config, task, sampler, verifier, how, penalties, layout, auditor
+  )
   return Parts(
     model=model,
     sampler=sampler,
@@ -189,6 +201,7 @@ def make_questioners(
   how: Decoding,
   penalties: dict[str, Callable[[Samples], np.ndarray]],
   layout: Layout,
+  auditor: Auditor | None,
 ) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
   """The collector of training rollouts, and the examination on held-out problems."""
 
@@ -232,5 +245,6 @@ def make_questioners(
     ),
     how=how,
     layout=layout,
+    auditor=auditor,
   )
   return collect, exam

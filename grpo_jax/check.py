@@ -42,6 +42,8 @@ def check(config: ConfigDict) -> Layout:
   for key, value in positive.items():
     if not value > 0:
       raise UserError(f"config.{key} is {value}; it must be above 0")
+  if not config.audit.rollouts >= 0:
+    raise UserError(f"config.audit.rollouts is {config.audit.rollouts}; it must be 0 or above")
   if config.keep not in KEEP:
     raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
   check_decisions(config)

@@ -10,6 +10,7 @@ from grpo_jax.answers import Answerer, Answers
 from grpo_jax.data.problems import ProblemSet
 from grpo_jax.data.prompts import Prompt
 from grpo_jax.distribution import Decoding
+from grpo_jax.guards import Audit, Auditor, signs
 from grpo_jax.methods.choice import Choice
 from grpo_jax.methods.decide import Decisions, DecisionState
 from grpo_jax.methods.ledger import Evidence
@@ -32,6 +33,7 @@ class Fresh:
   advantage_R: np.ndarray
   metrics: dict[str, float]
   nonfinite: str  # which completions met logits that are not finite, and where; "": none
+  audit: Audit | None  # what a second grader is asked meanwhile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Collector:
     advantages: from rewards, groups and what is scored (`learner.advantages`, its choices bound).
     how: temperature and filters of training rollouts.
     layout: where the rollouts live.
+    auditor: asks a second grader about some of the rewards; None: nobody does.
   """
 
   decide: Decisions
@@ -78,6 +81,7 @@ class Collector:
   advantages: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
   how: Decoding
   layout: Layout
+  auditor: Auditor | None = None
 
   def __call__(
     self, prepared: Params, deciding: DecisionState, key: jax.Array, step: int
@@ -135,9 +139,11 @@ class Collector:
       reward_R=reward_R,
       advantage_R=advantage_R,
       metrics=_describe(answers, reward_R, scored_R, advantage_R, keep_R)
+      | signs(answers)
       | {f"reward/{name}_penalty": values_R.mean() for name, values_R in judged.penalty_R.items()}
       | {"rollout/nonfinite": 1 - judged.sound_R.mean()},
       nonfinite=name_nonfinite(answers, judged.sound_R),
+      audit=self.auditor(answers, step) if self.auditor else None,
     )
 
   def _worth(self, answers: Answers) -> np.ndarray:

@@ -20,6 +20,7 @@ class Purpose(enum.IntEnum):
   EVAL = 4
   DEMONSTRATIONS = 5
   MINIBATCHES = 6
+  AUDIT = 7
 
 
 def key_for(seed: int, purpose: Purpose, step: int = 0) -> jax.Array:

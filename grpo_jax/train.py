@@ -24,6 +24,7 @@ from grpo_jax.build import Parts, build, load_task, make_model, start_folder
 from grpo_jax.check import check
 from grpo_jax.collect import Fresh, rollout_entries
 from grpo_jax.errors import UserError
+from grpo_jax.guards import SECOND_GRADER
 from grpo_jax.learner.state import TrainState, abstract_state, create_state
 from grpo_jax.methods.decide import DecisionState
 from grpo_jax.model.lora import abstract_trained, init_adapters, merged_policy, policy_params
@@ -50,7 +51,7 @@ from grpo_jax.task import Task
 from grpo_jax.verify import VerifierPool
 
 # A run may be prolonged, saved more often or made to say more; any other change is another run.
-MAY_CHANGE = frozenset({"steps", "log", "checkpoint", "verifier"})
+MAY_CHANGE = frozenset({"steps", "log", "checkpoint", "verifier", "audit"})
 
 
 def train(config: ConfigDict, workdir: str) -> None:
@@ -60,11 +61,13 @@ def train(config: ConfigDict, workdir: str) -> None:
   model = make_model(config, task, layout)
   with open_run(workdir, config.to_dict(), MAY_CHANGE, " ".join(sys.argv)) as run:
     folder = start_folder(config, task, model, run)
+    deadline = config.verifier.deadline_seconds
     with (
-      VerifierPool(config.verifier.workers, config.verifier.deadline_seconds) as verifier,
+      VerifierPool(config.verifier.workers, deadline) as verifier,
+      VerifierPool(1, deadline, check=SECOND_GRADER) as second,
       Checkpoints(run.checkpoints, config.checkpoint.keep) as checkpoints,
     ):
-      parts = build(config, task, model, folder, verifier)
+      parts = build(config, task, model, folder, verifier, second)
       introduce(config, task, parts)
       snapshot = begin_or_resume(config, task, parts, folder, checkpoints)
       snapshot = loop(config, task, parts, snapshot, run, checkpoints)
@@ -89,7 +92,11 @@ def loop(
     run.tensorboard if config.log.tensorboard else None,
     start_step=start.step + 1 if start.step else 0,
   )
-  alarms = Alarms(mismatch=config.log.mismatch_alarm, max_bad_steps=config.log.max_bad_steps)
+  alarms = Alarms(
+    mismatch=config.log.mismatch_alarm,
+    audit=config.audit.alarm,
+    max_bad_steps=config.log.max_bad_steps,
+  )
   with log, Progress(config.steps, start.step) as progress:
     if start.step == 0:
       exam = parts.exam(prepared)
@@ -107,6 +114,7 @@ def loop(
         state, parts.reference, learned, replayed, parts.how, shuffle
       )
       metrics = fresh.metrics | of_replay | of_update
+      metrics |= fresh.audit.metrics() if fresh.audit else {}
       prepared = prepare(parts, state)
 
       metrics["perf/step_seconds"] = time.perf_counter() - started

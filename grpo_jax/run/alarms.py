@@ -3,18 +3,35 @@
 A metric nobody looks at has never stopped a run; each of these, unsaid, has cost somebody days.
 """
 
+import collections
+import dataclasses
 from collections.abc import Mapping
 
 from grpo_jax.errors import UserError
 
+RECENT_STEPS = 20
+ENOUGH_AUDITED = 40  # rewards: of fewer, a share means little
 
-def alarms(metrics: Mapping[str, float], *, mismatch: float) -> dict[str, str]:
+
+@dataclasses.dataclass(frozen=True)
+class Audited:
+  """Paid rewards of recent steps: how many a second grader was asked about, and refused."""
+
+  paid: float = 0
+  refused: float = 0
+
+
+def alarms(
+  metrics: Mapping[str, float], *, mismatch: float, audit: float, audited: Audited
+) -> dict[str, str]:
   """The alarms a step raises: name -> what is wrong and what to do.
 
   Args:
     metrics: of one step.
     mismatch: largest mean |difference| of the sampler's and the trainer's log-probs of fresh
       tokens, in nats, that is still taken for rounding.
+    audit: largest share of paid rewards refused by a second grader that is no hole in the first.
+    audited: what audits of this and of recent steps found.
   """
   found = {}
   difference = metrics["train/mismatch"]
@@ -32,6 +49,22 @@ def alarms(metrics: Mapping[str, float], *, mismatch: float) -> dict[str, str]:
     found["unscored"] = (
       f"{metrics['reward/unscored']:.0%} of completions got no verdict; look at the rollouts, "
       "or raise verifier.deadline_seconds"
+    )
+  if audited.paid >= ENOUGH_AUDITED and audited.refused > audit * audited.paid:
+    found["audit"] = (
+      f"a second grader refuses {audited.refused:.0f} of the last {audited.paid:.0f} rewards it "
+      f"was asked about (alarm at {audit:.0%}, audit.alarm): the policy may have found a hole in "
+      "the first one; look at the rollouts"
+    )
+  if metrics["reward/agreed_wrong"] > 0.5:
+    found["agreed_wrong"] = (
+      f"in {metrics['reward/agreed_wrong']:.0%} of the groups most rollouts agree on an answer "
+      "that earns nothing: gold answers may be wrong, or written so that nothing matches them"
+    )
+  if metrics["rollout/repetitive"] > 0.5:
+    found["repetitive"] = (
+      f"{metrics['rollout/repetitive']:.0%} of completions mostly repeat themselves; look at the "
+      "rollouts, or lower optimizer.learning_rate"
     )
   if metrics["rollout/nonfinite"]:
     found["nonfinite"] = (
@@ -61,19 +94,25 @@ class Alarms:
   """Remembers which alarms sound, so that each is told when it begins and not at every step, and
   for how long the run has been going nowhere."""
 
-  def __init__(self, *, mismatch: float, max_bad_steps: int):
+  def __init__(self, *, mismatch: float, audit: float, max_bad_steps: int):
     """
     Args:
-      mismatch: see `alarms`.
+      mismatch, audit: see `alarms`.
       max_bad_steps: steps in a row whose numbers were unusable, after which the run should stop.
     """
-    self._mismatch, self._max_bad_steps = mismatch, max_bad_steps
+    self._mismatch, self._audit, self._max_bad_steps = mismatch, audit, max_bad_steps
+    self._audits: collections.deque[Audited] = collections.deque(maxlen=RECENT_STEPS)
     self._sounding: set[str] = set()
     self._bad_steps = 0
 
   def begun(self, metrics: Mapping[str, float]) -> list[str]:
     """The texts of alarms that this step raises and the one before did not."""
-    found = alarms(metrics, mismatch=self._mismatch)
+    if paid := metrics.get("reward/audited_paid"):
+      self._audits.append(Audited(paid, paid * metrics["reward/audit_refused"]))
+    audited = Audited(
+      sum(audit.paid for audit in self._audits), sum(audit.refused for audit in self._audits)
+    )
+    found = alarms(metrics, mismatch=self._mismatch, audit=self._audit, audited=audited)
     news = [text for name, text in found.items() if name not in self._sounding]
     self._sounding = set(found)
     self._bad_steps = self._bad_steps + 1 if is_bad(metrics) else 0

@@ -7,6 +7,7 @@
   scalars, matrices, relations, realset, equivalence   are two answers equal, of whatever kind
   symbolic     math-verify in a child process, for gold answers that we do not read
   verifier     verify(): all of this for one completion
+  second_opinion  math-verify on its own, to audit rewards
   child, pool  many completions at once, in processes that may hang, crash or be killed
   programs     does a program pass its tests? jailer, jail: where it can do no harm meanwhile
 

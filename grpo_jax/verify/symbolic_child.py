@@ -1,4 +1,4 @@
-"""Runs only in the child process of `symbolic`: the one module here that imports SymPy."""
+"""Runs only in the child process of `symbolic`, since it imports SymPy."""
 
 import math_verify
 

@@ -3,7 +3,7 @@
 import pytest
 
 from grpo_jax.errors import UserError
-from grpo_jax.run.alarms import Alarms, alarms
+from grpo_jax.run.alarms import Alarms, Audited, alarms
 
 SOUND = {
   "train/mismatch": 1e-3,
@@ -14,6 +14,8 @@ SOUND = {
   "train/tokens": 100.0,
   "train/poisoned_rows": 0.0,
   "rollout/nonfinite": 0.0,
+  "rollout/repetitive": 0.0,
+  "reward/agreed_wrong": 0.0,
 }
 
 
@@ -30,6 +32,8 @@ SOUND = {
     ({"train/skipped": 1.0, "train/tokens": 0.0}, []),  # nothing survived the filter
     ({"train/poisoned_rows": 2.0}, ["poisoned"]),
     ({"rollout/nonfinite": 0.1}, ["nonfinite"]),
+    ({"rollout/repetitive": 0.6}, ["repetitive"]),
+    ({"reward/agreed_wrong": 0.6}, ["agreed_wrong"]),
     (
       {"rollout/nonfinite": 1.0, "train/skipped": 1.0, "train/tokens": 0.0},
       ["nonfinite", "skipped"],  # NaN weights: no rollout is left, and none ever will be
@@ -41,21 +45,45 @@ SOUND = {
   ],
 )
 def test_alarms(change, expected):
-  assert list(alarms(SOUND | change, mismatch=0.05)) == expected
+  assert list(alarms(SOUND | change, mismatch=0.05, audit=0.1, audited=Audited())) == expected
 
 
 def test_an_alarm_is_told_when_it_begins():
   bad = SOUND | {"train/skipped": 1.0}
-  told = Alarms(mismatch=0.05, max_bad_steps=9)
+  told = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=9)
   assert [len(told.begun(step)) for step in (SOUND, bad, bad, SOUND, bad)] == [0, 1, 0, 0, 1]
 
 
 def test_a_run_stops_after_too_many_bad_steps_in_a_row():
   bad = SOUND | {"train/skipped": 1.0}
-  alarms = Alarms(mismatch=0.05, max_bad_steps=3)
+  alarms = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=3)
   for step, metrics in enumerate((bad, bad, SOUND, bad, bad)):
     alarms.begun(metrics)
     alarms.stop_if_hopeless(step)
   alarms.begun(bad)
   with pytest.raises(UserError, match="stopped at step 6: 3 steps in a row"):
     alarms.stop_if_hopeless(6)
+
+
+@pytest.mark.parametrize(
+  ("refused", "steps", "sounds"),
+  [
+    (0.125, 20, True),  # one in eight
+    (0.0, 20, False),
+    (1.0, 4, False),  # 32 rewards: too few to tell
+    (1.0, 5, True),
+  ],
+)
+def test_an_audit_sounds_when_enough_rewards_are_refused(refused, steps, sounds):
+  audits = {"reward/audited_paid": 8, "reward/audit_refused": refused}
+  guard = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=3)
+  told = [text for _ in range(steps) for text in guard.begun(SOUND | audits)]
+  assert [text.startswith("a second grader refuses") for text in told] == [True] * sounds
+
+
+def test_old_audits_are_forgotten():
+  guard = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=3)
+  for refused in [1.0] * 5 + [0.0] * 20:
+    guard.begun(SOUND | {"reward/audited_paid": 8, "reward/audit_refused": refused})
+  again = [guard.begun(SOUND | {"reward/audited_paid": 8, "reward/audit_refused": 1.0})]
+  assert again == [[]]  # 8 of 160 is below the alarm, and the old ones count no more
