@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
   config.without_solved = ConfigDict()  # leaves out what was always right in the epoch before
   config.without_solved.return_every = 0  # epochs after which all take part again; 0: never
   config.easy_to_hard = ConfigDict()  # in phases, with groups of 2, 4 and 8
-  config.easy_to_hard.profile = ""  # a file of success rates (methods/profile.py says how it looks)
+  config.easy_to_hard.profile = ""  # success rates: a file that profile_prompts.py makes
   config.easy_to_hard.solved_above = 0.75  # success rates above it are left out
   config.easy_to_hard.unsolved_share = 0.1  # part of the never solved ones, in every phase
   config.most_uncertain = ConfigDict()  # one problem a step, with all its rollouts

@@ -23,7 +23,9 @@ from grpo_jax.learner.advantages import group_advantages
 from grpo_jax.learner.optimizer import make_optimizer
 from grpo_jax.learner.surrogate import Surrogate
 from grpo_jax.learner.update import Update
+from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
+from grpo_jax.methods.profile import Profile
 from grpo_jax.model.config import from_shape, read_config
 from grpo_jax.model.lora import LoRA, abstract_frozen, fingerprint, make_lora
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
@@ -33,7 +35,7 @@ from grpo_jax.records import Samples
 from grpo_jax.replay.buffer import Replay
 from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
-from grpo_jax.slots import make_decisions, make_penalties, make_replay
+from grpo_jax.slots import make_decisions, make_penalties, make_replay, profile_of
 from grpo_jax.start import WarmStart, make_start_folder
 from grpo_jax.task import ProblemSpec, Prompts, Task, load_prompts, open_tokenizer
 from grpo_jax.verify import VerifierPool
@@ -51,6 +53,7 @@ class Parts:
   lora: LoRA | None  # None: all parameters are trained
   reference: Params | None  # the start policy: what KL is measured to, and adapters are added to
   start: str  # fingerprint of the weights that adapters belong to; "" where there are none
+  profile: Profile | None  # success rates of the start policy, where problems are chosen by them
   how: Decoding  # of training rollouts
   collect: Collector
   exam: Callable[[Params], dict[str, float]]
@@ -124,12 +127,7 @@ def build(
   """Compiles nothing yet; loads nothing but the start policy, where it is kept. `second` are the
   workers of another grader, for audits."""
   layout, lora = model.layout, lora_of(config)
-  sampler = Sampler(
-    model,
-    slots=config.rollout.slots,
-    burst=config.rollout.burst,
-    gather_weights=config.rollout.gather_weights,
-  )
+  sampler = make_sampler(config, model)
   optimizer = make_optimizer(
     learning_rate=config.optimizer.learning_rate,
     warmup_steps=config.optimizer.warmup_steps,
@@ -158,8 +156,10 @@ def build(
   auditor = None
   if config.audit.rollouts:
     auditor = Auditor(second, task.training.problems, config.audit.rollouts, config.seed)
+  profile = profile_of(config, task, folder)
+  decide = make_decisions(config, task, profile)
   collect, exam = make_questioners(
-    config, task, sampler, verifier, how, penalties, layout, auditor
+    config, task, sampler, verifier, how, penalties, decide, layout, auditor
   )
   return Parts(
     model=model,
@@ -170,9 +170,20 @@ def build(
     lora=lora,
     reference=reference,
     start=fingerprint(folder) if lora else "",
+    profile=profile,
     how=how,
     collect=collect,
     exam=exam,
+  )
+
+
+def make_sampler(config: ConfigDict, model: Qwen3) -> Sampler:
+  """The sampler of a run's rollouts and exams."""
+  return Sampler(
+    model,
+    slots=config.rollout.slots,
+    burst=config.rollout.burst,
+    gather_weights=config.rollout.gather_weights,
   )
 
 
@@ -200,6 +211,7 @@ def make_questioners(
   verifier: VerifierPool,
   how: Decoding,
   penalties: dict[str, Callable[[Samples], np.ndarray]],
+  decide: Decisions,
   layout: Layout,
   auditor: Auditor | None,
 ) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
@@ -231,7 +243,7 @@ def make_questioners(
     ),
   )
   collect = Collector(
-    decide=make_decisions(config, task),
+    decide=decide,
     prompts=task.training.prompts,
     rounds=config.rollout.rounds,
     answerer=answerer,

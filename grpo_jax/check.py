@@ -131,8 +131,9 @@ def check_decisions(config: ConfigDict) -> None:
       raise UserError(f"config.{key} is {value}; it must be {limits}")
   if SELECT[config.select] is by_profile and not config.easy_to_hard.profile:
     raise UserError(
-      f"config.select {config.select!r} needs config.easy_to_hard.profile: a file with the success "
-      "rate of every training problem"
+      f"config.select {config.select!r} needs config.easy_to_hard.profile, a file with the success "
+      "rate of every training problem; `python -m grpo_jax.profile_prompts`, with the --config of "
+      "this run and --out=profile.json, makes one"
     )
 
 

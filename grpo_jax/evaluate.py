@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -39,7 +40,7 @@ from grpo_jax.evaluation.benchmarks import (
   load_benchmark,
 )
 from grpo_jax.evaluation.report import comparison, open_result, summary_table
-from grpo_jax.evaluation.samples import SampleLog, read_samples
+from grpo_jax.evaluation.samples import JudgedSample, SampleLog, read_samples
 from grpo_jax.evaluation.scores import describe, tally
 from grpo_jax.exam import Examiner
 from grpo_jax.model.config import read_config
@@ -106,16 +107,9 @@ def evaluate(request: Request) -> dict[str, float]:
   with _open_results(request.out, plan.settings) as run:
     samples_file = run.path / "samples.jsonl"
     with SampleLog(samples_file) as log:
-      done = {sample.place for sample in read_samples(samples_file)}
-      asked = [
-        (n, s)
-        for n, prompt in enumerate(plan.prompts)
-        for s in range(plan.preset.samples)
-        if (prompt.problem, s) not in done
-      ]
-      print(f"{len(asked):,} samples to draw, {len(done):,} are there.")
+      asked, done = still_to_draw(samples_file, plan.prompts, plan.preset.samples)
       if asked:
-        _sample(plan, request, asked, len(done), log)
+        _sample(plan, request, asked, done, log)
     indices = [prompt.problem for prompt in plan.prompts]
     metrics = describe(tally(read_samples(samples_file), indices, plan.preset.samples))
     _write_summary(run, plan, metrics)
@@ -205,15 +199,34 @@ def _sample(
   sampler = Sampler(plan.model, slots=request.slots)
   how = decoding(preset.temperature, preset.top_k, preset.top_p, plan.tokenizer.size)
   prepared = _load(plan, sampler)
-  right = tokens = 0
-  with (
-    VerifierPool(request.workers, check=plan.benchmark.check) as verifier,
-    Progress(done + len(asked), done) as progress,
-  ):
+  with VerifierPool(request.workers, check=plan.benchmark.check) as verifier:
     examiner = Examiner(
       sampler, plan.tokenizer, verifier, plan.problems, max_new_tokens=preset.max_new_tokens
     )
     judged = examiner(prepared, plan.prompts, asked, seed=request.seed, how=how)
+    write_judged(judged, log, done=done, total=done + len(asked))
+
+
+def still_to_draw(
+  samples_file: pathlib.Path, prompts: Sequence[Prompt], samples: int
+) -> tuple[list[tuple[int, int]], int]:
+  """The pairs (index in `prompts`, number of the sample) that are not in the file, and how many
+  are there."""
+  there = {sample.place for sample in read_samples(samples_file)}
+  wanted = [(n, s) for n in range(len(prompts)) for s in range(samples)]
+  asked = [(n, s) for n, s in wanted if (prompts[n].problem, s) not in there]
+  done = len(wanted) - len(asked)
+  print(f"{len(asked):,} samples to draw, {done:,} are there.")
+  return asked, done
+
+
+def write_judged(
+  judged: Iterable[JudgedSample], log: SampleLog, *, done: int, total: int
+) -> None:
+  """Puts each sample on the disk as it comes, and shows how far this is: `done` of `total` were
+  there before."""
+  right = tokens = 0
+  with Progress(total, done) as progress:
     started = time.perf_counter()
     for count, sample in enumerate(judged, start=1):
       log.write(sample)

@@ -45,11 +45,12 @@ class Examiner:
     *,
     seed: int,
     how: Decoding,
+    purpose: Purpose = Purpose.EVAL,
   ) -> Iterator[JudgedSample]:
     """Yields a sample for each (index in `prompts`, number of the sample), as they are done.
 
-    A sample's noise is a function of the seed, its problem and its number, so it is the same
-    whatever else is asked, in whatever order and on however many devices.
+    A sample's noise is a function of seed and purpose, its problem and its number, so it is the
+    same whatever else is asked, in whatever order and on however many devices.
 
     Args:
       prepared: of `Sampler.prepare`.
@@ -63,7 +64,7 @@ class Examiner:
       prompts=[np.array(prompt.tokens, np.int32) for prompt in prompts],
       prompt_of_R=prompt_R,
       limit_R=np.full(len(asked), self._max_new_tokens, np.int32),
-      keys_R=rollout_keys(key_for(seed, Purpose.EVAL), problem_R, sample_R),
+      keys_R=rollout_keys(key_for(seed, purpose), problem_R, sample_R),
     )
     eos_ids_E = np.array(self._tokenizer.eos_ids, np.int32)
     waiting: collections.deque = collections.deque()

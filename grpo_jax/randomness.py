@@ -21,6 +21,7 @@ class Purpose(enum.IntEnum):
   DEMONSTRATIONS = 5
   MINIBATCHES = 6
   AUDIT = 7
+  PROFILE = 8
 
 
 def key_for(seed: int, purpose: Purpose, step: int = 0) -> jax.Array:

@@ -5,6 +5,7 @@ beside its verdict, which old ones come back. A new choice is a line in one of t
 """
 
 import functools
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -21,9 +22,10 @@ from grpo_jax.methods.choice import Budget
 from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.history import WithoutSolved
 from grpo_jax.methods.phases import EasyToHard, easy_to_hard
-from grpo_jax.methods.profile import load_profile
+from grpo_jax.methods.profile import Profile, load_profile
 from grpo_jax.methods.select import ShuffledEpochs, Streams
 from grpo_jax.methods.uncertainty import MostUncertain
+from grpo_jax.model.lora import fingerprint
 from grpo_jax.model.qwen3 import Params, Qwen3
 from grpo_jax.model.sharding import Layout
 from grpo_jax.randomness import Purpose, generator_for
@@ -33,37 +35,57 @@ from grpo_jax.replay.priority import Draw
 from grpo_jax.task import Task
 
 
-def make_decisions(config: ConfigDict, task: Task) -> Decisions:
+def make_decisions(config: ConfigDict, task: Task, profile: Profile | None) -> Decisions:
   """Which problems are asked, and how often."""
   streams = functools.partial(generator_for, config.seed, Purpose.PROBLEM_ORDER)
+  share_P = profile and profile.share_P[[prompt.problem for prompt in task.training.prompts]]
   return Decisions(
-    select=SELECT[config.select](config, task, streams),
+    select=SELECT[config.select](config, streams, share_P),
     allocate=ALLOCATE[config.allocate](config),
     budget=Budget(config.rollout.problems, config.rollout.samples),
     window=config.evidence.window,
   )
 
 
-def by_profile(config: ConfigDict, task: Task, streams: Streams) -> EasyToHard:
-  problems, prompts = task.training.problems, task.training.prompts
-  share = load_profile(
-    config.easy_to_hard.profile, fingerprint=problems.fingerprint, size=len(problems)
+def profile_of(config: ConfigDict, task: Task, folder: pathlib.Path) -> Profile | None:
+  """Success rates of the start policy, which is in `folder`; None where nothing reads them."""
+  if SELECT[config.select] is not by_profile:
+    return None
+  return load_profile(
+    config.easy_to_hard.profile,
+    measured_on=measured_on(config, task, folder),
+    size=len(task.training.problems),
   )
+
+
+def measured_on(config: ConfigDict, task: Task, folder: pathlib.Path) -> dict[str, str | int]:
+  """What the success rates of the start policy depend on."""
+  return {
+    "problems": task.training.problems.fingerprint,
+    "weights": fingerprint(folder),
+    "template": config.data.template,
+    "max_new_tokens": config.rollout.max_new_tokens,
+  }
+
+
+def by_profile(config: ConfigDict, streams: Streams, share_P: np.ndarray) -> EasyToHard:
   return easy_to_hard(
-    share[[prompt.problem for prompt in prompts]],
+    share_P,
     streams,
     solved_above=config.easy_to_hard.solved_above,
     unsolved_share=config.easy_to_hard.unsolved_share,
   )
 
 
+# Each takes the config, the random streams of its epochs, and the profile's share of each prompt
+# (None where no profile was asked for).
 SELECT = {
-  "shuffled_epochs": lambda config, task, streams: ShuffledEpochs(streams),
-  "without_solved": lambda config, task, streams: WithoutSolved(
+  "shuffled_epochs": lambda config, streams, share_P: ShuffledEpochs(streams),
+  "without_solved": lambda config, streams, share_P: WithoutSolved(
     streams, config.without_solved.return_every
   ),
   "easy_to_hard": by_profile,
-  "most_uncertain": lambda config, task, streams: MostUncertain(
+  "most_uncertain": lambda config, streams, share_P: MostUncertain(
     streams,
     config.most_uncertain.candidates,
     config.most_uncertain.exploration,

@@ -4,8 +4,8 @@
 
 A step samples answers to some problems, verifies them, draws old rollouts from the replay store and
 updates the model. Everything a run writes is in its folder; the same command goes on where it
-stopped. Only this file, check.py, build.py and slots.py see the config: below them, functions take
-values.
+stopped. Only this file, profile_prompts.py, check.py, build.py and slots.py see the config: below
+them, functions take values.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from grpo_jax.errors import UserError
 from grpo_jax.guards import SECOND_GRADER
 from grpo_jax.learner.state import TrainState, abstract_state, create_state
 from grpo_jax.methods.decide import DecisionState
+from grpo_jax.methods.profile import Profile
 from grpo_jax.model.lora import abstract_trained, init_adapters, merged_policy, policy_params
 from grpo_jax.model.qwen3 import Params, abstract_params
 from grpo_jax.model.sharding import bytes_per_device, memory_of_device
@@ -171,7 +172,8 @@ class Snapshot:
 
   def host(self, task: Task, parts: Parts) -> dict:
     of_adapters = {"start": parts.start} if parts.lora else {}
-    return of_adapters | {
+    of_profile = {"profile": identity(parts.profile)} if parts.profile else {}
+    return of_adapters | of_profile | {
       "cost": self.cost.to_dict(),
       "deciding": self.deciding.to_dict(),
       "problems": task.training.problems.fingerprint,
@@ -193,7 +195,7 @@ def begin_or_resume(
     state = create_state(first, parts.optimizer, parts.model.layout)
     buffer = parts.replay.create() if parts.replay else None
     deciding = parts.collect.decide.start(len(task.training.prompts))
-    return Snapshot(0, state, buffer, CostMeter(), deciding)
+    return Snapshot(0, state, buffer, first_cost(parts), deciding)
   state = abstract_state(params, parts.optimizer, parts.model.layout)
   buffer = parts.replay.abstract() if parts.replay else None
   step, arrays, host = checkpoints.restore({"state": state, "replay": buffer})
@@ -206,6 +208,11 @@ def begin_or_resume(
     raise UserError(
       f"the weights in {folder} are not those whose adapters the checkpoint of step {step} holds: "
       "restore them or choose another --workdir"
+    )
+  if host.get("profile", "") != identity(parts.profile):
+    raise UserError(
+      f"config.easy_to_hard.profile {config.easy_to_hard.profile} is not the file that the "
+      f"checkpoint of step {step} was planned by: restore it or choose another --workdir"
     )
   print(f"Going on from the checkpoint of step {step}.")
   cost = CostMeter.from_dict(host["cost"])
@@ -220,6 +227,21 @@ def first_params(
   if parts.lora:
     return init_adapters(abstract, key_for(config.seed, Purpose.INIT))
   return load_params(folder, abstract)
+
+
+def first_cost(parts: Parts) -> CostMeter:
+  """What it took to plan the run."""
+  if parts.profile is None:
+    return CostMeter()
+  return CostMeter().profiled(
+    parameters=parts.model.config.num_params,
+    prompt_tokens=parts.profile.prompt_tokens,
+    generated_tokens=parts.profile.generated_tokens,
+  )
+
+
+def identity(profile: Profile | None) -> str:
+  return profile.identity if profile else ""
 
 
 # ------------------------------------------------------------------------------ small verbs
@@ -360,11 +382,10 @@ def conclude(run: RunFolder) -> None:
 
 # ------------------------------------------------------------------------------ command line
 
-def main() -> None:
+def config_of_command() -> tuple[ConfigDict, pathlib.Path]:
+  """Reads the command line: the config, and the file it comes from. A command's own flags are
+  defined before."""
   config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-  workdir = flags.DEFINE_string(
-    "workdir", "", "The run's folder; default: runs/ and the config file's name."
-  )
   cli.parse()
   if not flags.FLAGS["config"].present:
     raise UserError("--config is missing; try --config=configs/quickstart.py")
@@ -374,7 +395,15 @@ def main() -> None:
     raise UserError(f"--config={path}: no such file; try --config=configs/quickstart.py")
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-  train(flags.FLAGS.config, workdir.value or f"runs/{path.stem}")
+  return flags.FLAGS.config, path
+
+
+def main() -> None:
+  workdir = flags.DEFINE_string(
+    "workdir", "", "The run's folder; default: runs/ and the config file's name."
+  )
+  config, path = config_of_command()
+  train(config, workdir.value or f"runs/{path.stem}")
 
 
 if __name__ == "__main__":

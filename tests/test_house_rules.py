@@ -18,7 +18,7 @@ STAGES = (
 )  # fmt: skip
 
 # What each stage may know of the others. They meet in records; train, collect, answers, exam,
-# evaluate, sample, export, start and task compose them.
+# evaluate, profile_prompts, sample, export, start and task compose them.
 MAY_IMPORT = {
   "data": set(),
   "model": set(),
@@ -31,7 +31,7 @@ MAY_IMPORT = {
   "evaluation": {"data", "verify", "run"},
 }
 # The only files that see a config.
-READERS = ("train.py", "build.py", "slots.py", "check.py")
+READERS = ("train.py", "profile_prompts.py", "build.py", "slots.py", "check.py")
 MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors", "buckets"}
 
 

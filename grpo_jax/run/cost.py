@@ -17,20 +17,25 @@ class CostMeter:
   prompt_tokens: prompt tokens run through the model for sampling; a prompt whose cache is shared by
     its group counts once.
   generated_tokens: tokens sampled.
-  probe_tokens: the part of generated_tokens spent on measuring problems, not on training.
+  profiling_tokens: prompt and generated tokens spent before the first step, to measure problems.
+  probe_tokens: tokens of forward passes that measure problems between steps.
   trained_tokens: completion and prompt tokens in forward and backward passes, padding excluded.
   replayed_tokens: the part of trained_tokens that came from the replay store.
-  flops: 2 per parameter for each sampled or prefilled token, 6 for each trained one.
+  flops: 2 per parameter for each sampled, prefilled or probed token, 6 for each trained one.
+  flops_by_generated: the accounting of arXiv 2606.08854, appendix G.4: 2 per parameter for each
+    token generated before the first step, 12 for each one after, whatever is done with it.
   device_seconds: wall-clock seconds times devices.
   """
 
   rollouts: int = 0
   prompt_tokens: int = 0
   generated_tokens: int = 0
+  profiling_tokens: int = 0
   probe_tokens: int = 0
   trained_tokens: int = 0
   replayed_tokens: int = 0
   flops: int = 0
+  flops_by_generated: int = 0
   device_seconds: float = 0.0
 
   def sampled(
@@ -43,13 +48,28 @@ class CostMeter:
     probe_tokens: int = 0,
   ) -> "CostMeter":
     """The totals after one more round of sampling from a model of `parameters` parameters."""
+    parameters, generated_tokens = int(parameters), int(generated_tokens)
+    forward = int(prompt_tokens) + generated_tokens + int(probe_tokens)
     return dataclasses.replace(
       self,
       rollouts=self.rollouts + int(rollouts),
       prompt_tokens=self.prompt_tokens + int(prompt_tokens),
-      generated_tokens=self.generated_tokens + int(generated_tokens),
+      generated_tokens=self.generated_tokens + generated_tokens,
       probe_tokens=self.probe_tokens + int(probe_tokens),
-      flops=self.flops + 2 * int(parameters) * int(prompt_tokens + generated_tokens),
+      flops=self.flops + 2 * parameters * forward,
+      flops_by_generated=self.flops_by_generated + 12 * parameters * generated_tokens,
+    )
+
+  def profiled(
+    self, *, parameters: int, prompt_tokens: int, generated_tokens: int
+  ) -> "CostMeter":
+    """The totals after problems were measured by sampling, before the first step."""
+    tokens = int(prompt_tokens) + int(generated_tokens)
+    return dataclasses.replace(
+      self,
+      profiling_tokens=self.profiling_tokens + tokens,
+      flops=self.flops + 2 * int(parameters) * tokens,
+      flops_by_generated=self.flops_by_generated + 2 * int(parameters) * int(generated_tokens),
     )
 
   def trained(

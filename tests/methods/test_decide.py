@@ -12,6 +12,7 @@ from grpo_jax.check import check_decisions
 from grpo_jax.errors import UserError
 from grpo_jax.methods.decide import DecisionState
 from grpo_jax.methods.ledger import Evidence
+from grpo_jax.methods.profile import Profile
 from grpo_jax.slots import make_decisions
 
 PROBLEMS = 30
@@ -29,28 +30,19 @@ PAIRS = [
 ]
 
 
-class FakeProblems:
-  fingerprint = "abc"
-
-  def __len__(self) -> int:
-    return 2 * PROBLEMS
-
-
 @pytest.fixture(params=["grpo", *ROWS, *PAIRS])
-def decisions(request, tmp_path):
+def decisions(request):
   """As a run makes them, of a task in which every second prompt was too long."""
   config = base.get_config()
   methods.apply(config, request.param)
   config.rollout.problems, config.rollout.samples = 7, 4
   config.most_uncertain.warmup_steps, config.most_uncertain.candidates = 2, 5
-  rights = np.arange(2 * PROBLEMS) % 9
-  profile = {"problems": "abc", "samples": 8, "rights": rights.tolist()}
-  (tmp_path / "profile.json").write_text(json.dumps(profile))
-  config.easy_to_hard.profile = str(tmp_path / "profile.json")
+  config.easy_to_hard.profile = "profile.json"
   check_decisions(config)
+  profile = Profile(np.arange(2 * PROBLEMS) % 9 / 8, 8, 1, 1, "")
   prompts = [types.SimpleNamespace(problem=2 * place) for place in range(PROBLEMS)]
-  training = types.SimpleNamespace(problems=FakeProblems(), prompts=prompts)
-  return make_decisions(config, types.SimpleNamespace(training=training))
+  training = types.SimpleNamespace(prompts=prompts)
+  return make_decisions(config, types.SimpleNamespace(training=training), profile)
 
 
 def verdicts(choice, step) -> Evidence:

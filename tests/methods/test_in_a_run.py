@@ -1,12 +1,9 @@
 """Decisions and replay choices inside whole runs: they resume bit for bit and cost the same."""
 
-import json
-
 import numpy as np
 import pytest
 
 from configs import methods
-from grpo_jax.errors import UserError
 from grpo_jax.run.metrics import read_metrics
 from grpo_jax.train import train
 from tests.test_train import tiny, untimed, weights
@@ -42,12 +39,3 @@ def test_a_run_cut_in_mid_epoch_goes_on_bit_for_bit(tmp_path, method):
   rows = read_metrics(straight / "metrics.jsonl")[1:]
   assert rows[-1]["cost/rollouts"] == 16 * sum(row["rollout/rounds"] for row in rows)
   assert (max(row["rollout/rounds"] for row in rows) > 1) == method.startswith("dapo")
-
-
-def test_a_profile_of_other_problems_stops_a_run_before_it_samples(tmp_path):
-  config = config_of("sgpo", 2)
-  profile = {"problems": "0" * 64, "samples": 8, "rights": [1] * 10}
-  (tmp_path / "profile.json").write_text(json.dumps(profile))
-  config.easy_to_hard.profile = str(tmp_path / "profile.json")
-  with pytest.raises(UserError, match="measured on other problems"):
-    train(config, str(tmp_path / "run"))

@@ -19,12 +19,27 @@ def test_a_step_is_counted_in_every_unit():
     "cost/rollouts": 8,
     "cost/prompt_tokens": 10,
     "cost/generated_tokens": 40,
+    "cost/profiling_tokens": 0,
     "cost/probe_tokens": 0,
     "cost/trained_tokens": 30,
     "cost/replayed_tokens": 5,
     "cost/flops": 2 * 1000 * 50 + 6 * 1000 * 30,
+    "cost/flops_by_generated": 12 * 1000 * 40,
     "cost/device_seconds": 2.0,
   }
+
+
+def test_measuring_problems_is_counted_before_the_first_step_and_between_steps():
+  """Ours: 2 per parameter for each token of a forward pass. arXiv 2606.08854, G.4: 2 for each token
+  generated while profiling, 12 for each one of training."""
+  cost = CostMeter().profiled(parameters=1000, prompt_tokens=6, generated_tokens=20)
+  assert (cost.profiling_tokens, cost.flops) == (26, 2 * 1000 * 26)
+  cost = cost.sampled(
+    parameters=1000, rollouts=8, prompt_tokens=10, generated_tokens=40, probe_tokens=100
+  )
+  assert (cost.probe_tokens, cost.flops) == (100, 2 * 1000 * (26 + 150))
+  assert cost.flops_by_generated == 1000 * (2 * 20 + 12 * 40)
+  assert cost.generated_tokens == 40, "what a method spends on rollouts stays what it is"
 
 
 def test_a_restart_goes_on_counting():
