@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
   config.data.path = ""  # a file, or a folder as published
   config.data.split = "train"
   config.data.limit = 0  # problems; 0: all
-  config.data.levels = ()  # arithmetic: digits of the operands
+  config.data.levels = ()  # arithmetic: digits of the operands; named twice, twice as many
   config.data.template = "chatml_boxed"
   config.data.max_prompt_tokens = 1024  # longer prompts are dropped and counted
 

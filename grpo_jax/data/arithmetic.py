@@ -45,8 +45,9 @@ def arithmetic_problems(
   Args:
     count: number of problems. A smaller set is a prefix of a larger one. Low levels are small:
       level 1 has 77 questions for training and 23 for the test, level 2 has 6480 and 1620.
-    levels: digits of the operands, 1 to 8; a mapping gives each level its weight. The mixture is
-      exact: after n problems each level has its share of n, give or take one.
+    levels: digits of the operands, 1 to 8; a level named twice comes twice as often, and a mapping
+      gives each level its weight. The mixture is exact: after n problems each level has its share
+      of n, give or take one.
     seed: another seed draws other questions, from the same split.
     split: "train" or "test". A sum, in either order of its operands, belongs to one of them only,
       whatever the seed, count and levels.
@@ -117,7 +118,7 @@ def _worked_sum(
 
 
 def _level_weights(levels: tuple[int, ...] | Mapping[int, float]) -> dict[int, float]:
-  weights = dict(levels) if isinstance(levels, Mapping) else dict.fromkeys(levels, 1.0)
+  weights = dict(levels) if isinstance(levels, Mapping) else dict(collections.Counter(levels))
   if not weights:
     raise UserError("arithmetic: no levels were given; give some of 1 to 8, such as (2,)")
   for level, weight in weights.items():
