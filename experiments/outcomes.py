@@ -50,7 +50,7 @@ class Outcome:
   pass_E: np.ndarray  # unbiased pass@k, for the largest k there is
   k: int
   length_E: np.ndarray  # tokens of an answer
-  cost_E: Mapping[str, np.ndarray]  # by the names of COSTS; what was spent before the first step too
+  cost_E: Mapping[str, np.ndarray]  # by the names of COSTS, profiling included
   reasons: Mapping[str, float]  # by the names of REASONS; NaN where a run has no such number
 
 

@@ -33,7 +33,7 @@ from experiments.outcomes import (
   read_finished,
   score_against,
 )
-from experiments.study import ROOT, load_study, runs_folder
+from experiments.study import load_study, runs_folder
 from grpo_jax.errors import UserError
 from grpo_jax.evaluation.statistics import AesConstants
 from grpo_jax.run.files import write_atomically
@@ -124,7 +124,7 @@ def main_table(report: Report) -> Table:
       for seed, outcome in report.outcomes[name].items()
       if seed in reference
     ]
-    p = f"{at[name].p:.3f} ({adjusted[name]:.2f})" if not math.isnan(at[name].p) else "-"
+    p = f"{at[name].p:.3f} ({adjusted[name]:.3f})" if not math.isnan(at[name].p) else "-"
     aes = f"{statistics.fmean(scored):+.2f}" if scored else "-"
     return [*cells, _paired(at[name]), p, _paired(along[name]), aes, str(len(scores))]
 
@@ -195,7 +195,7 @@ def method_notes(report: Report) -> list[str]:
     f"percent, after {human_count(report.budget)} rollouts: the budget of {report.baseline}. A "
     "variant that samples more in a step, or measured problems before its first, is read earlier "
     "in its run, between two exams on a straight line.",
-    "Behind accuracies: 95 % percentile bootstrap over seeds, which is too narrow with few of them. "
+    "Behind accuracies: 95 % percentile bootstrap over seeds, too narrow with few of them. "
     f"Differences from {report.baseline} are paired by seed (same start weights, problems and "
     "held-out set), in points, with Student's t 95 % intervals over seeds; they speak of seeds of "
     "this task, not of other tasks.",
@@ -255,8 +255,8 @@ def forest_figure(report: Report):
 STYLE = """
 :root { --ink: #24292f; --faint: #6e7781; --line: #e4e7eb; --blue: #0b63c5; }
 * { box-sizing: border-box; }
-body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); margin: 0 auto; padding: 2.5rem 2rem;
-  max-width: 1220px; }
+body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); margin: 0 auto;
+  padding: 2.5rem 2rem;  max-width: 1220px; }
 h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; }
 .lead { font-size: 1.05rem; max-width: 72ch; } .faint { color: var(--faint); }
 p, li { max-width: 90ch; } code, pre { font: 12.5px/1.45 ui-monospace, monospace; }
@@ -386,7 +386,7 @@ def of_folder(path: pathlib.Path, baseline: str, target: float) -> Report:
   named: dict[str, str] = {}
   for file in sorted(path.rglob("metrics.jsonl")):
     config = json.loads((file.parent / "config.json").read_text())
-    same = json.dumps({key: value for key, value in config.items() if key != "seed"}, sort_keys=True)
+    same = json.dumps(config | {"seed": None}, sort_keys=True)
     if same not in named:
       taken = config["method"] in named.values()
       named[same] = f"{config['method']} ({file.parent.name})" if taken else config["method"]
@@ -413,8 +413,9 @@ def last_rollouts(folder: pathlib.Path) -> str:
   if not files:
     return "none were written down"
   lines = files[-1].read_text(errors="replace").splitlines()
-  more = [f"[... {len(lines) - _SAMPLE_LINES} more lines ...]"] if len(lines) > _SAMPLE_LINES else []
-  return "\n".join(lines[:_SAMPLE_LINES] + more)
+  more = len(lines) - _SAMPLE_LINES
+  left_out = [f"[... {more} more lines ...]"] if more > 0 else []
+  return "\n".join(lines[:_SAMPLE_LINES] + left_out)
 
 
 def main(arguments: list[str]) -> None:

@@ -57,8 +57,8 @@ def is_finished(run: Run) -> bool:
   before = json.loads(done_file(run).read_text())["commands"]
   if before != commands_of(run):
     raise UserError(
-      f"{run.folder} was finished by another command ({before[-1]}); remove it, or name the variant "
-      "differently"
+      f"{run.folder} was finished by another command ({before[-1]}); remove it, or give the "
+      "variant another name"
     )
   return True
 

@@ -1,4 +1,4 @@
-"""A study's runs are made once each, whatever happens to some of them; the trainer is a stand-in."""
+"""A study's runs are made once each, whatever happens to some of them; a stand-in trains."""
 
 import os
 import shlex

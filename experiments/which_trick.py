@@ -1,0 +1,84 @@
+"""Question: which trick gets the same accuracy for fewer rollouts?
+
+  python -m experiments.sweep experiments/which_trick.py --jobs=2
+  python -m experiments.report experiments/which_trick.py --out=experiments/results
+
+The task is configs/columns.py, fixed by looking at plain GRPO alone. Constants of papers that count
+steps of runs longer than this one's 60 are scaled to it here, once, before the first run of any
+method but GRPO; every other constant is its row's in configs/methods.py.
+"""
+
+from experiments.study import Study, Variant
+
+PROFILE = ("grpo_jax.profile_prompts", "--out={folder}/profile.json")
+PROFILED = {"easy_to_hard.profile": "{folder}/profile.json"}
+# Two-step warm-up of 20 of a run's 200 steps becomes 6 of 60; half of all problems are candidates.
+DOPR = {"most_uncertain.warmup_steps": 6, "most_uncertain.candidates": 160}
+# 128 is sixteen times the paper's group; so is this.
+COBA = {"by_capability.most": 64}
+# Clips of a sequence's ratio are for updates that move log-probs by 1e-4; ours move them by 1e-2.
+GSPO = {"loss.clip_low": 0.03, "loss.clip_high": 0.04}
+# 500 steps are longer than the run: half the age that the hard limit allows.
+SOFT = {"replay.decay": 5.0, "replay.max_age": 30}
+# Capacity is the only limit of age: the ten steps of the hard one.
+FIFO = {"replay.capacity": 1280, "replay.warmup_steps": 0}
+
+STUDY = Study(
+  question=(
+    "Which trick gets the same accuracy for fewer rollouts, on addition of one to five digits?"
+  ),
+  rule=(
+    "A variant helps if its accuracy at GRPO's number of rollouts is above GRPO's with a 95 % "
+    "interval over paired seeds that misses 0, and surely so if that holds after Holm's adjustment "
+    "over all variants. Otherwise no difference is claimed."
+  ),
+  config="configs/columns.py",
+  seeds=(0, 1, 2, 3, 4),
+  target=0.6,
+  families={
+    "GRPO": {
+      "grpo": Variant("grpo"),
+      "filter": Variant(
+        "grpo",
+        {"keep": "mixed_groups"},
+        about="GRPO on groups with a signal alone: APER's filter without its replay",
+      ),
+    },
+    "Replay": {
+      "aper": Variant("aper", about="the paper's replay: |A|^0.5, at most 10 steps old"),
+      "fifo": Variant("fifo", FIFO, about="by chance, without a filter"),
+    },
+    "APER by parts": {
+      "aper, age 1": Variant("aper", {"replay.max_age": 1}),
+      "aper, age 3": Variant("aper", {"replay.max_age": 3}),
+      "aper, age 30": Variant("aper", {"replay.max_age": 30}),
+      "aper, whole groups": Variant("aper+by_query"),
+      "aper, by spread": Variant("aper+by_spread"),
+      "aper, by chance": Variant("aper+by_chance"),
+      "aper, pool": Variant("aper+pool"),
+    },
+    "Which problems, how often": {
+      "history": Variant("history_resampling", about="always right in an epoch: dropped"),
+      "coba": Variant("coba", COBA),
+      "dopr": Variant("dopr", DOPR, about="our reading: one problem a step"),
+      "dapo": Variant("dapo", about="asks again until a whole batch has a signal"),
+      "sgpo": Variant("sgpo", PROFILED, PROFILE, about="8 samples a problem are spent before"),
+    },
+    "Losses and advantages": {
+      "dr_grpo": Variant("dr_grpo"),
+      "rloo": Variant("rloo"),
+      "gspo": Variant("gspo", GSPO),
+      "cispo": Variant("cispo"),
+      "minirl": Variant("minirl"),
+      "ibro": Variant("ibro"),
+      "tis": Variant("tis"),
+    },
+    "Pairs": {
+      "aper + history": Variant("aper+history_resampling"),
+      "aper + sgpo": Variant("aper+sgpo", PROFILED, PROFILE),
+      "aper + coba": Variant("aper+coba", COBA),
+      "aper + tis": Variant("aper+tis", about="replayed rows by truncated importance weights"),
+      "aper + soft age": Variant("aper+age_decay", SOFT, about="priorities fall to 1/e in 5 steps"),
+    },
+  },
+)
