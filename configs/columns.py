@@ -23,7 +23,7 @@ def get_config(arg: str | None = None):
     "rope_theta": 1e4,
   }
   config.tokenizer = "characters"
-  config.warm_start.steps = 450
+  config.warm_start.steps = 600
   config.warm_start.learning_rate = 3e-3
   config.warm_start.mistakes = 0.1
 

@@ -34,7 +34,7 @@ STUDY = Study(
   ),
   config="configs/columns.py",
   seeds=(0, 1, 2, 3, 4),
-  target=0.6,
+  target=0.5,
   families={
     "GRPO": {
       "grpo": Variant("grpo"),
