@@ -1,6 +1,6 @@
 """Runs a study: variants x seeds, several at a time, each on its share of the cores.
 
-  python -m experiments.sweep experiments/which_trick.py [--jobs=2] [--only=grpo,aper] [--runs=DIR]
+  python -m experiments.sweep experiments/which_trick.py [--jobs=2] [--only="grpo;aper"]
   python -m experiments.sweep experiments/which_trick.py --print-commands
 
 What is finished is skipped, and a run that was cut goes on from its checkpoint, so the same command
@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 
-from experiments.study import ROOT, Run, all_runs, load_study, runs_folder
+from experiments.study import ROOT, Run, Study, all_runs, load_study, runs_folder
 from grpo_jax.errors import UserError
 from grpo_jax.run.files import write_atomically
 from grpo_jax.run.human import human_duration
@@ -150,26 +150,40 @@ def failure_table(failures: list[Failure]) -> str:
   return "\n".join(lines)
 
 
+def part_of(study: Study, only: str, seeds: str) -> Study:
+  """The study with these variants and seeds alone, joined by semicolons and commas; "": all.
+
+  Raises:
+    UserError: it has no such variant or seed.
+  """
+  names = only.split(";") if only else list(study.variants)
+  if unknown := sorted(set(names) - set(study.variants)):
+    raise UserError(f"--only {unknown[0]}: no such variant; known: {'; '.join(study.variants)}")
+  known = {str(seed): seed for seed in study.seeds}
+  chosen = seeds.split(",") if seeds else list(known)
+  if unknown := sorted(set(chosen) - set(known)):
+    raise UserError(f"--seeds {unknown[0]}: no such seed; known: {', '.join(known)}")
+  families = {
+    family: {name: variant for name, variant in members.items() if name in names}
+    for family, members in study.families.items()
+  }
+  return dataclasses.replace(study, families=families, seeds=tuple(known[s] for s in chosen))
+
+
 def main(arguments: list[str]) -> int:
   parser = argparse.ArgumentParser(prog="python -m experiments.sweep", description=__doc__)
   parser.add_argument("study", help="a study file")
   parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-  parser.add_argument("--only", default="", help="names of variants, joined by commas")
+  parser.add_argument("--only", default="", help="names of variants, joined by ;")
+  parser.add_argument("--seeds", default="", help="some of the study's, joined by commas")
   parser.add_argument("--runs", default="", help="folder of the runs; default: runs/STUDY")
   parser.add_argument("--print-commands", action="store_true", help="a line a run; nothing runs")
   given = parser.parse_args(arguments)
-  study = load_study(given.study)
-  only = given.only.split(",") if given.only else list(study.variants)
-  if unknown := sorted(set(only) - set(study.variants)):
-    raise UserError(f"--only {unknown[0]}: no such variant; known: {', '.join(study.variants)}")
   if given.jobs < 1:
     raise UserError(f"--jobs is {given.jobs}; it must be at least 1")
+  study = part_of(load_study(given.study), given.only, given.seeds)
   runs_in = pathlib.Path(given.runs).absolute() if given.runs else runs_folder(given.study)
-  families = {
-    family: {name: variant for name, variant in variants.items() if name in only}
-    for family, variants in study.families.items()
-  }
-  runs = all_runs(dataclasses.replace(study, families=families), runs_in)
+  runs = all_runs(study, runs_in)
   if given.print_commands:
     for run in runs:
       print(" && ".join(shlex.join(["python", *command]) for command in run.commands))

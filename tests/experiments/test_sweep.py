@@ -80,7 +80,8 @@ def test_the_trainer_gets_method_seed_overrides_and_one_share_of_the_cores(study
   log = (tmp_path / "runs/plain/seed_1/log.txt").read_text()
   assert "--config=configs/none.py:method=grpo,seed=1 --config.steps=3 --workdir=" in log
   assert "cores 1" in log
-  assert not (tmp_path / "runs/other").exists()
+  run(study(), tmp_path, "--only=other", "--seeds=1")
+  assert [p.name for p in (tmp_path / "runs/other").iterdir()] == ["seed_1"]
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(study, tmp_path, capsys):
@@ -161,7 +162,8 @@ def test_cores_are_dealt_out(jobs, shares):
 @pytest.mark.parametrize(
   ("arguments", "told"),
   [
-    (["{path}", "--only=nothing"], "nothing: no such variant; known: plain, other"),
+    (["{path}", "--only=nothing"], "nothing: no such variant; known: plain; other"),
+    (["{path}", "--seeds=7"], "7: no such seed; known: 0, 1"),
     (["{path}", "--jobs=0"], "--jobs is 0"),
     (["missing.py"], "no such study"),
   ],
