@@ -25,10 +25,16 @@ from typing import Any
 
 _START_DEADLINE_S = 30.0  # an import on a busy machine; not part of any call's time
 _PARENT_POLL_S = 0.3
+_DIED = "the check ended its process"
 
 
 class ChildFailedError(RuntimeError):
   """The child hung, died or could not start; it has been killed. The message says which."""
+
+
+class ChildDiedError(ChildFailedError):
+  """The child was found dead. The call may be to blame, or whoever kills processes when memory is
+  short: another child may succeed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +70,8 @@ class Child:
     """Yields one reply for each list of arguments, in order, each as soon as it is there.
 
     Raises:
-      ChildFailedError: a call took more than `deadline_s` or ended the process; replies to the
-        calls before it have been yielded. The child is of no more use.
+      ChildFailedError: a call took more than `deadline_s` or (ChildDiedError) the process ended;
+        replies to the calls before it have been yielded. The child is of no more use.
     """
     try:
       if not self._ready:
@@ -77,7 +83,8 @@ class Child:
       for _ in calls:
         yield Reply(**json.loads(self._line(deadline_s)))
     except OSError as error:
-      raise self._failed("the check ended its process") from error
+      self.close()
+      raise ChildDiedError(_DIED) from error
 
   def kill(self) -> None:
     """Ends the process; safe while another thread waits for its replies, which then fails."""
@@ -96,17 +103,15 @@ class Child:
     while b"\n" not in self._received:
       readable, _, _ = select.select([self._process.stdout], [], [], max(0, end - time.monotonic()))
       if not readable:
-        raise self._failed(f"the check took more than {deadline_s:g} s")
+        self.close()
+        raise ChildFailedError(f"the check took more than {deadline_s:g} s")
       chunk = os.read(self._process.stdout.fileno(), 1 << 20)
       if not chunk:
-        raise self._failed("the check ended its process")
+        self.close()
+        raise ChildDiedError(_DIED)
       self._received += chunk
     line, _, self._received = self._received.partition(b"\n")
     return line
-
-  def _failed(self, reason: str) -> ChildFailedError:
-    self.close()
-    return ChildFailedError(reason)
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 One thread for each worker process hands it a chunk of calls at a time. If a call does not come
 back, only that call is UNSCORED: its process is killed and the rest of the chunk goes to a new
-one. Results therefore never stall, never shift and are never fewer than the questions.
+one. A call whose process was found dead is tried once more, for it may not be to blame: a machine
+short of memory kills what it likes, and no answer should lose its reward for that. Results never
+stall, never shift and are never fewer than the questions.
 """
 
 import collections
@@ -12,7 +14,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from grpo_jax.verify.child import Child, ChildFailedError, Reply
+from grpo_jax.verify.child import Child, ChildDiedError, ChildFailedError, Reply
 from grpo_jax.verify.verdict import Outcome, Verdict
 
 _CHUNK = 32  # calls to a worker at a time: enough to hide the pipe, few enough to share the work
@@ -38,6 +40,7 @@ class _Task:
   completion: str
   gold: str
   verdict: Future = dataclasses.field(default_factory=Future)
+  again: bool = False  # its first process died
 
 
 class VerifierPool:
@@ -139,6 +142,8 @@ class VerifierPool:
       with self._lock:
         self._children.pop(worker, None)
         self.counters.restarts += not self._closed
+      if isinstance(error, ChildDiedError) and not tasks[done].again:
+        return [dataclasses.replace(tasks[done], again=True), *tasks[done + 1 :]]
       self._finish(tasks[done], Verdict(Outcome.UNSCORED, None, str(error)), self._deadline_s)
       return tasks[done + 1 :]
 

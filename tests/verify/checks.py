@@ -15,6 +15,8 @@ def misbehave(completion: str, gold: str) -> Verdict:
         pass
     case "sleep":
       time.sleep(1000)
+    case "slow":
+      time.sleep(1)
     case "crash":
       os._exit(1)
     case "memory":

@@ -41,7 +41,7 @@ def test_a_bad_check_is_unscored_and_its_neighbours_are_not(bad):
   ]  # fmt: skip
   assert verdicts[2].reason
   assert (counters.graded, counters.unscored) == (6, 2)
-  assert counters.restarts == (0 if bad in ("memory", "raise") else 2)
+  assert counters.restarts == {"memory": 0, "raise": 0, "crash": 4}.get(bad, 2)
 
 
 def test_a_right_answer_behind_sixteen_attacks_still_scores():
@@ -51,6 +51,19 @@ def test_a_right_answer_behind_sixteen_attacks_still_scores():
     verdicts = verifiers.verify_all(completions, ["right"] * 17)
   assert [verdict.outcome for verdict in verdicts[:16]] == [Outcome.UNSCORED] * 16
   assert verdicts[16].outcome is Outcome.RIGHT
+
+
+def test_a_worker_killed_from_outside_costs_no_answer_its_verdict():
+  answers = [str(number) for number in range(60)]
+  with pool(workers=1, deadline_s=30) as verifiers:
+    verdicts = verifiers.submit_all([*answers, "slow"], [*answers, "slow"])
+    assert verdicts[59].result(timeout=30)
+    (worker,) = _children(os.getpid(), CHECK)
+    os.kill(worker, signal.SIGKILL)
+    outcomes = [verdict.result(timeout=30).outcome for verdict in verdicts]
+    counters = verifiers.counters
+  assert outcomes == [Outcome.RIGHT] * 61
+  assert (counters.unscored, counters.restarts) == (0, 1)
 
 
 def test_submit_gives_a_future():
@@ -114,10 +127,10 @@ def test_workers_leave_when_their_parent_is_killed(sent):
 
 
 def _children(parent: int, named: str = "") -> list[int]:
-  listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True)
+  listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True)
   rows = (line.split(None, 2) for line in listed.stdout.splitlines()[1:])
   return [int(pid) for pid, ppid, args in rows if int(ppid) == parent and named in args
-          and "ps -eo" not in args]  # fmt: skip
+          and "ps -ww" not in args]  # fmt: skip
 
 
 def _runs(pid: int) -> bool:
