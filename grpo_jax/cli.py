@@ -7,6 +7,7 @@ from collections.abc import Callable
 from absl import flags, logging
 
 from grpo_jax.errors import UserError
+from grpo_jax.run.rollout_log import printable
 
 
 def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
@@ -20,7 +21,8 @@ def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
   try:
     main()
   except (UserError, flags.Error) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    # What an error quotes may come from a file, and must not give orders to a terminal.
+    print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
     print(f"\n{when_stopped}", file=sys.stderr)
