@@ -59,7 +59,10 @@ def make_start_folder(
     _write(cached, params, model.config, tokenizer)
   elif warm_start.steps:
     say(f"Warm start: taken from {cached}.")
-  shutil.copytree(cached, folder, dirs_exist_ok=True)
+  # In one move: a run that is killed here must not take half a folder for a whole one.
+  partial = folder.with_name(f"{folder.name}.partial")
+  shutil.copytree(cached, partial, dirs_exist_ok=True)
+  partial.rename(folder)
 
 
 def cache_folder() -> pathlib.Path:
