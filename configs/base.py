@@ -174,7 +174,12 @@ def get_config() -> ConfigDict:
 
   config.checkpoint = ConfigDict()
   config.checkpoint.every = 20  # steps; always also after the last
-  config.checkpoint.keep = 2
+  config.checkpoint.keep = 2  # the newest
+  config.checkpoint.keep_best = 0  # and as many of the highest accuracy on held-out problems
+  config.checkpoint.keep_every = 0  # and those of steps that this divides; 0: none
+  # From SIGTERM or Ctrl-C to the end. A preempted VM is given 30 s, a job in Kubernetes or SLURM as
+  # much or more: what takes longer is cut off there, and the last checkpoint stands.
+  config.checkpoint.deadline_seconds = 120.0
 
   config.log = ConfigDict()
   config.log.rollouts_every = 10  # steps between readable rollout files
@@ -183,6 +188,10 @@ def get_config() -> ConfigDict:
   # Mean |log-prob of the sampler - log-prob of the trainer| on fresh tokens, nats: rounding in
   # bfloat16 stays near 0.01; wrong settings on one side start at 0.1.
   config.log.mismatch_alarm = 0.05
+  config.log.stuck_steps = 10  # in a row that teach nothing, after which it is said aloud
+  # Without the end of a step, compilation and evaluation included: the stacks of all threads are
+  # written and the run ends with an error. 0: no limit.
+  config.log.stall_seconds = 3600.0
   config.log.max_bad_steps = 5  # in a row without a finite gradient: the run stops
   return config
 

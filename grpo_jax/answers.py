@@ -3,7 +3,7 @@ evaluation alike."""
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -44,9 +44,11 @@ class Answerer:
     *,
     max_prompt_tokens: int,
     max_new_tokens: int,
+    check_stop: Callable[[], None] = lambda: None,
   ):
+    """check_stop: called between bursts of decoding; what it raises ends the answering."""
     self._sampler, self._tokenizer, self._verifier = sampler, tokenizer, verifier
-    self._problems = problems
+    self._problems, self._check_stop = problems, check_stop
     self._max_new_tokens, self._length = max_new_tokens, max_prompt_tokens + max_new_tokens
     self._eos_ids_E = np.array(tokenizer.eos_ids, np.int32)
 
@@ -76,6 +78,7 @@ class Answerer:
     )
     parts, texts, verdicts = [], {}, {}
     for finished in self._sampler.stream(prepared, requests, how, self._eos_ids_E):
+      self._check_stop()
       parts.append(finished)
       decoded = [self._tokenizer.decode(tokens) for tokens in finished.tokens]
       golds = [self._problems[problem_R[r]].answer for r in finished.rollout_F]

@@ -123,9 +123,11 @@ def build(
   folder: pathlib.Path,
   verifier: VerifierPool,
   second: VerifierPool,
+  check_stop: Callable[[], None],
 ) -> Parts:
   """Compiles nothing yet; loads nothing but the start policy, where it is kept. `second` are the
-  workers of another grader, for audits."""
+  workers of another grader, for audits; `check_stop` raises when training rollouts should be given
+  up."""
   layout, lora = model.layout, lora_of(config)
   sampler = make_sampler(config, model)
   optimizer = make_optimizer(
@@ -159,7 +161,7 @@ def build(
   profile = profile_of(config, task, folder)
   decide = make_decisions(config, task, profile)
   collect, exam = make_questioners(
-    config, task, sampler, verifier, how, penalties, decide, layout, auditor
+    config, task, sampler, verifier, how, penalties, decide, layout, auditor, check_stop
   )
   return Parts(
     model=model,
@@ -214,6 +216,7 @@ def make_questioners(
   decide: Decisions,
   layout: Layout,
   auditor: Auditor | None,
+  check_stop: Callable[[], None],
 ) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
   """The collector of training rollouts, and the examination on held-out problems."""
 
@@ -224,6 +227,7 @@ def make_questioners(
     task.training.problems,
     max_prompt_tokens=config.data.max_prompt_tokens,
     max_new_tokens=config.rollout.max_new_tokens,
+    check_stop=check_stop,
   )
   examiner = Examiner(
     sampler,

@@ -36,6 +36,9 @@ def check(config: ConfigDict) -> Layout:
     "eval.every": config.eval.every,
     "eval.samples": config.eval.samples,
     "checkpoint.every": config.checkpoint.every,
+    "checkpoint.keep": config.checkpoint.keep,
+    "checkpoint.deadline_seconds": config.checkpoint.deadline_seconds,
+    "log.stuck_steps": config.log.stuck_steps,
     "log.rollouts_every": config.log.rollouts_every,
     "log.max_bad_steps": config.log.max_bad_steps,
   }
@@ -46,6 +49,7 @@ def check(config: ConfigDict) -> Layout:
     raise UserError(f"config.audit.rollouts is {config.audit.rollouts}; it must be 0 or above")
   if config.keep not in KEEP:
     raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
+  check_survival(config)
   check_decisions(config)
   make_draw(config)
   check_learning(config)
@@ -68,6 +72,34 @@ def check(config: ConfigDict) -> Layout:
       )
   check_kernel(config.model.attention, layout)
   return layout
+
+
+def check_survival(config: ConfigDict) -> None:
+  """What can be wrong with how a run survives.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  best, regular = config.checkpoint.keep_best, config.checkpoint.keep_every
+  every = config.checkpoint.every
+  not_below_0 = {
+    "checkpoint.keep_best": best,
+    "checkpoint.keep_every": regular,
+    "log.stall_seconds": config.log.stall_seconds,
+  }
+  for key, value in not_below_0.items():
+    if not value >= 0:
+      raise UserError(f"config.{key} is {value}; it must be 0 or above")
+  if best and every % config.eval.every:
+    raise UserError(
+      f"config.checkpoint.keep_best is {best}, but not every checkpoint would have an accuracy: "
+      f"checkpoint.every ({every}) must be a multiple of eval.every ({config.eval.every})"
+    )
+  if regular % every:
+    raise UserError(
+      f"config.checkpoint.keep_every is {regular}; it must be a multiple of checkpoint.every "
+      f"({every})"
+    )
 
 
 def check_memory(config: ConfigDict, layout: Layout) -> None:

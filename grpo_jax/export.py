@@ -31,13 +31,19 @@ def main() -> None:
   dtype = flags.DEFINE_enum(
     "dtype", "", ["", "float32", "bfloat16"], "Of the weights; default: as the start policy's."
   )
+  best = flags.DEFINE_bool("best", False, "The one of highest accuracy on held-out problems.")
   cli.parse()
   if not workdir.value:
     raise UserError("--workdir is missing; name the folder of a run")
-  export_run(pathlib.Path(workdir.value).expanduser(), out.value, step.value, dtype.value)
+  if best.value and step.value is not None:
+    raise UserError("--best and --step name two checkpoints; give one of them")
+  path = pathlib.Path(workdir.value).expanduser()
+  export_run(path, out.value, step.value, dtype.value, best=best.value)
 
 
-def export_run(workdir: pathlib.Path, out: str, step: int | None, dtype: str) -> None:
+def export_run(
+  workdir: pathlib.Path, out: str, step: int | None, dtype: str, best: bool = False
+) -> None:
   """Exports one checkpoint of a run; the arguments are the command's flags."""
   run = RunFolder(workdir)
   if not run.config.is_file():
@@ -46,9 +52,25 @@ def export_run(workdir: pathlib.Path, out: str, step: int | None, dtype: str) ->
   target = pathlib.Path(out).expanduser() if out else run.export
   if target != run.export and target.exists() and any(target.iterdir()):
     raise UserError(f"--out {target}: exists and is not empty; choose another folder")
-  step, params = policy_of(run, source, step)
+  step, params = policy_of(run, source, best_of(run) if best else step)
   export_folder(target, params, source, dtype)
   print(f"The policy after step {step}: {target}")
+
+
+def best_of(run: RunFolder) -> int:
+  """The step of the checkpoint with the highest accuracy.
+
+  Raises:
+    UserError: no checkpoint knows its accuracy.
+  """
+  with Checkpoints(run.checkpoints, keep_last=None) as checkpoints:
+    step = checkpoints.best_step()
+  if step is None:
+    raise UserError(
+      f"--best: no checkpoint in {run.checkpoints} was made at a step with an evaluation "
+      "(checkpoint.every and eval.every)"
+    )
+  return step
 
 
 def policy_of(run: RunFolder, source: pathlib.Path, step: int | None) -> tuple[int, Params]:

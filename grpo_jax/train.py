@@ -45,7 +45,9 @@ from grpo_jax.run.memory import check_memory
 from grpo_jax.run.metrics import MetricsLog, read_metrics
 from grpo_jax.run.progress import Progress
 from grpo_jax.run.rollout_log import write_rollouts
+from grpo_jax.run.stop import Stop, StopRequested
 from grpo_jax.run.summary import batch_sentence, memory_sentence
+from grpo_jax.run.watchdog import Watchdog
 from grpo_jax.sampling.memory import sampling_memory
 from grpo_jax.start import cache_folder
 from grpo_jax.task import Task
@@ -66,12 +68,19 @@ def train(config: ConfigDict, workdir: str) -> None:
     with (
       VerifierPool(config.verifier.workers, deadline) as verifier,
       VerifierPool(1, deadline, check=SECOND_GRADER) as second,
-      Checkpoints(run.checkpoints, config.checkpoint.keep) as checkpoints,
+      open_checkpoints(config, run) as checkpoints,
     ):
-      parts = build(config, task, model, folder, verifier, second)
+      stop = Stop(config.checkpoint.deadline_seconds)
+      parts = build(config, task, model, folder, verifier, second, stop.check)
       introduce(config, task, parts)
       snapshot = begin_or_resume(config, task, parts, folder, checkpoints)
-      snapshot = loop(config, task, parts, snapshot, run, checkpoints)
+      with stop:
+        snapshot = loop(config, task, parts, snapshot, run, checkpoints, stop)
+        save(checkpoints, snapshot, task, parts)  # if it was stopped; else it is saved already
+        checkpoints.wait()
+    if snapshot.step < config.steps:
+      print(f"Stopped and saved after step {snapshot.step}; the same command goes on from there.")
+      return
     policy = merged_policy(snapshot.state.params, parts.reference, parts.lora)
     export_folder(run.export, policy, folder)
     conclude(run)
@@ -84,8 +93,11 @@ def loop(
   start: "Snapshot",
   run: RunFolder,
   checkpoints: Checkpoints,
+  stop: Stop,
 ) -> "Snapshot":
-  """All remaining steps. Row `step` of the metrics tells of the policy after that many updates."""
+  """All remaining steps, or those until it is told to stop. Row `step` of the metrics tells of the
+  policy after that many updates."""
+  snapshot = start
   state, buffer, cost, deciding = start.state, start.buffer, start.cost, start.deciding
   prepared = prepare(parts, state)
   log = MetricsLog(
@@ -96,18 +108,25 @@ def loop(
   alarms = Alarms(
     mismatch=config.log.mismatch_alarm,
     audit=config.audit.alarm,
+    stuck_steps=config.log.stuck_steps,
     max_bad_steps=config.log.max_bad_steps,
   )
-  with log, Progress(config.steps, start.step) as progress:
+  watchdog = Watchdog(config.log.stall_seconds, run.stacks(jax.process_index()))
+  with log, watchdog, Progress(config.steps, start.step) as progress:
     if start.step == 0:
       exam = parts.exam(prepared)
       log.write(0, exam | cost.as_metrics())
       progress.say(f"Before training: accuracy {exam['eval/accuracy']:.1%} on held-out problems.")
 
     for step in range(start.step + 1, config.steps + 1):
+      if stop.requested_anywhere():
+        break
       started = time.perf_counter()
       key = key_for(config.seed, Purpose.ROLLOUT, step)
-      fresh, deciding = parts.collect(prepared, deciding, key, step)
+      try:
+        fresh, deciding = parts.collect(prepared, deciding, key, step)
+      except StopRequested:
+        break  # so far, nothing of the step before has been overwritten
       buffer, learned, replayed, of_replay = recall(config, parts.replay, buffer, fresh, step)
       shuffle = generator_for(config.seed, Purpose.MINIBATCHES, step)
       del prepared  # the update may have the memory of the sampling weights
@@ -127,11 +146,13 @@ def loop(
       if step == 1 or is_time(step, config.log.rollouts_every, config.steps):
         entries = rollout_entries(fresh, task.training.problems, config.log.groups)
         write_rollouts(run.rollouts, step, entries)
+      snapshot = Snapshot(step, state, buffer, cost, deciding)
       if is_time(step, config.checkpoint.every, config.steps):
-        snapshot = Snapshot(step, state, buffer, cost, deciding)
-        checkpoints.save(step, snapshot.arrays(), snapshot.host(task, parts))
+        log.sync()
+        save(checkpoints, snapshot, task, parts, metrics.get("eval/accuracy"))
         draw_curves(run.metrics, run.curves, title(config))
-  return Snapshot(config.steps, state, buffer, cost, deciding)
+      watchdog.beat()
+  return snapshot
 
 
 def recall(
@@ -178,6 +199,26 @@ class Snapshot:
       "deciding": self.deciding.to_dict(),
       "problems": task.training.problems.fingerprint,
     }
+
+
+def open_checkpoints(config: ConfigDict, run: RunFolder) -> Checkpoints:
+  return Checkpoints(
+    run.checkpoints,
+    config.checkpoint.keep,
+    keep_best=config.checkpoint.keep_best,
+    keep_every=config.checkpoint.keep_every,
+    run=run.identity,
+  )
+
+
+def save(
+  checkpoints: Checkpoints,
+  snapshot: Snapshot,
+  task: Task,
+  parts: Parts,
+  accuracy: float | None = None,
+) -> None:
+  checkpoints.save(snapshot.step, snapshot.arrays(), snapshot.host(task, parts), accuracy)
 
 
 def begin_or_resume(

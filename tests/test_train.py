@@ -140,6 +140,12 @@ def test_any_checkpoint_can_be_exported_later(tmp_path):
   for path in (run / "export").iterdir():
     assert (out / path.name).read_bytes() == path.read_bytes(), path.name
   export_run(run, str(tmp_path / "earlier"), 3, "bfloat16")
+  accuracy = {row["step"]: row.get("eval/accuracy") for row in read_metrics(run / "metrics.jsonl")}
+  export_run(run, str(tmp_path / "best"), None, "", best=True)
+  best = max((6, 3), key=accuracy.get)
+  export_run(run, str(tmp_path / "named"), best, "")
+  files = [tmp_path / name / "model.safetensors" for name in ("best", "named")]
+  assert files[0].read_bytes() == files[1].read_bytes()
   earlier = safetensors.numpy.load_file(tmp_path / "earlier" / "model.safetensors")
   assert {str(value.dtype) for value in earlier.values()} == {"bfloat16"}
   for bad, named in [
@@ -191,6 +197,11 @@ BAD = {
   "a tokenizer that is not there": ({"tokenizer": "/nowhere"}, "/nowhere"),
   "nothing to decode": ({"rollout.max_new_tokens": 0}, "max_new_tokens is 0"),
   "prompts longer than the limit": ({"data.max_prompt_tokens": 2}, "shortest"),
+  "no checkpoint kept": ({"checkpoint.keep": 0}, "checkpoint.keep is 0"),
+  "the best of checkpoints without accuracy": (
+    {"checkpoint.keep_best": 1, "checkpoint.every": 2}, "multiple of eval.every",
+  ),
+  "checkpoints kept that are not made": ({"checkpoint.keep_every": 5}, "of checkpoint.every"),
 }
 
 

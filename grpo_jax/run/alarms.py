@@ -5,9 +5,11 @@ A metric nobody looks at has never stopped a run; each of these, unsaid, has cos
 
 import collections
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from grpo_jax.errors import UserError
+from grpo_jax.run.stuck import Stuck
 
 RECENT_STEPS = 20
 ENOUGH_AUDITED = 40  # rewards: of fewer, a share means little
@@ -94,16 +96,19 @@ class Alarms:
   """Remembers which alarms sound, so that each is told when it begins and not at every step, and
   for how long the run has been going nowhere."""
 
-  def __init__(self, *, mismatch: float, audit: float, max_bad_steps: int):
+  def __init__(self, *, mismatch: float, audit: float, stuck_steps: int, max_bad_steps: int):
     """
     Args:
       mismatch, audit: see `alarms`.
+      stuck_steps: steps in a row without a lesson (`stuck`), after which it is told.
       max_bad_steps: steps in a row whose numbers were unusable, after which the run should stop.
     """
     self._mismatch, self._audit, self._max_bad_steps = mismatch, audit, max_bad_steps
     self._audits: collections.deque[Audited] = collections.deque(maxlen=RECENT_STEPS)
     self._sounding: set[str] = set()
+    self._stuck = Stuck(stuck_steps)
     self._bad_steps = 0
+    self._weights_lost = False
 
   def begun(self, metrics: Mapping[str, float]) -> list[str]:
     """The texts of alarms that this step raises and the one before did not."""
@@ -116,13 +121,21 @@ class Alarms:
     news = [text for name, text in found.items() if name not in self._sounding]
     self._sounding = set(found)
     self._bad_steps = self._bad_steps + 1 if is_bad(metrics) else 0
-    return news
+    self._weights_lost = not math.isfinite(metrics["train/param_norm"])
+    return news + self._stuck.after(metrics)
 
   def stop_if_hopeless(self, step: int) -> None:
     """
     Raises:
-      UserError: too many steps in a row changed nothing for want of finite numbers.
+      UserError: too many steps in a row changed nothing for want of finite numbers, or the weights
+        themselves are not finite: a checkpoint of them would be worse than none.
     """
+    if self._weights_lost:
+      raise UserError(
+        f"stopped at step {step}: the weights are no longer finite, and are not saved; the same "
+        "command goes on from the last checkpoint: if it comes to this again, lower "
+        "optimizer.learning_rate, else suspect the hardware"
+      )
     if self._bad_steps >= self._max_bad_steps:
       raise UserError(
         f"stopped at step {step}: {self._bad_steps} steps in a row (log.max_bad_steps) had no "

@@ -1,14 +1,24 @@
 """How does a killed run continue as if nothing had happened?
 
 Everything a run is made of is saved together: its arrays (parameters, optimizer, replay store) and
-its host state (ledger, data cursor, cost meter) share one folder, which takes its final name only
-when all of it is on the disk. Arrays come back bit for bit, on whatever mesh the new process has.
+its host state (ledger, data cursor, cost meter) share one folder. Orbax writes the arrays, in the
+background and each host its own part; what makes a folder a checkpoint is ours, for orbax leaves
+three things open: it forces no name to the disk, it does not notice changed bytes, and it may
+remove the old checkpoint before anybody has looked at the new one. So a save goes like this:
+
+  saving-30/     arrays, host state, then the manifest with sizes and hashes of all files
+  30/            the same folder, renamed: from here on it is a checkpoint
+  deleting-10/   one that is no longer kept, renamed before its files go
+
+Arrays come back bit for bit, on whatever mesh the new process has.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
 import pathlib
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,77 +30,115 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from grpo_jax.errors import UserError
-from grpo_jax.run.files import disk_errors
+from grpo_jax.run.files import REASONS, disk_errors, sync, write_atomically
+from grpo_jax.run.manifest import find_fault, read_manifest, write_manifest
+from grpo_jax.run.retention import kept
 
 PyTree = Any
 
 # What a sound checkpoint may raise too: a request that does not fit it, or a lack of memory.
 _NOT_DAMAGE = (UserError, MemoryError, jax.errors.JaxRuntimeError)
+_STATE = "state.json"
 
 
 class Checkpoints:
   """The checkpoints of a run; a context manager that waits for the last save.
 
-  With several hosts, each calls every method, with the same host state.
+  With several hosts, each calls every method, with the same host state; the first one alone writes
+  and removes whatever is not an array.
   """
 
-  def __init__(self, folder: str | os.PathLike, keep_last: int | None):
-    """Opens or makes `folder`, which keeps the newest `keep_last` checkpoints.
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    keep_last: int | None,
+    *,
+    keep_best: int = 0,
+    keep_every: int = 0,
+    run: str | None = None,
+  ):
+    """Opens or makes `folder`.
 
-    keep_last: None opens it for reading, beside a run that may be saving at this moment.
+    keep_last: how many of the newest checkpoints stay; None opens the folder for reading, beside a
+    run that may be saving at this moment. keep_best, keep_every: which others stay (`kept`).
+    run: what identifies the run; checkpoints of another one are not restored. None: any will do.
     """
     if keep_last is not None and keep_last < 1:
       raise UserError(f"cannot keep {keep_last} checkpoints: keep at least 1")
     self._folder = pathlib.Path(folder).absolute()
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep_last, cleanup_tmp_directories=keep_last is not None
-    )
-    with disk_errors(self._folder):
-      self._manager = ocp.CheckpointManager(self._folder, options=options)
+    self._keep = {"last": keep_last, "best": keep_best, "every": keep_every}
+    self._run = run
+    self._arrays = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+    self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+    self._saving: concurrent.futures.Future | None = None
+    if keep_last is not None and _is_first_host():
+      with disk_errors(self._folder):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in (*self._folder.glob("saving-*"), *self._folder.glob("deleting-*")):
+          shutil.rmtree(unfinished)
+    self._newest = max(self.steps(), default=None)
+
+  def steps(self) -> list[int]:
+    """Those there are on the disk, sound or not, in order."""
+    if not self._folder.is_dir():
+      return []
+    return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
   def latest_step(self) -> int | None:
     """The newest step saved or being saved; None in a new run."""
-    return self._manager.latest_step()
+    return self._newest
 
-  def save(self, step: int, arrays: PyTree, host: Mapping[str, Any]) -> None:
+  def best_step(self) -> int | None:
+    """The step of the highest accuracy there is; None if no checkpoint knows its own."""
+    accuracy_of = self._accuracy_of()
+    return next(iter(kept(accuracy_of, last=0, best=1, every=0)), None)
+
+  def save(
+    self, step: int, arrays: PyTree, host: Mapping[str, Any], accuracy: float | None = None
+  ) -> None:
     """Saves the state after `step` steps, in the background; a saved step is left as it is.
 
     arrays: a tree of jax.Array, without typed PRNG keys. host: JSON values, keys of text. Both
     have been copied when this returns, so that the next update may overwrite them.
+    accuracy: on held-out problems, if it is known; what `keep_best` goes by.
     Raises UserError if the disk is full, if need be of the save before.
     """
-    if step == self.latest_step():
+    if step == self._newest:
       return
+    if self._newest is not None and step < self._newest:
+      raise ValueError(f"step {step} comes before the newest checkpoint, {self._newest}")
     leaves = _by_path(arrays)
     shapes = {path: _shape(leaf) for path, leaf in leaves.items()}
-    state = {"shapes": shapes, "sums": _bit_sums(leaves), "host": _json_copy(host)}
-    args = ocp.args.Composite(
-      arrays=ocp.args.PyTreeSave({path: leaf for path, leaf in leaves.items() if leaf.size}),
-      state=ocp.args.JsonSave(state),
-    )
-    with _full_disk(self._folder):
-      saved = self._manager.save(step, args=args)
-    if not saved:
-      raise ValueError(f"step {step} comes before the newest checkpoint, {self.latest_step()}")
+    state = _json({"shapes": shapes, "sums": _bit_sums(leaves), "host": host})
+    self.wait()
+    partial = self._folder / f"saving-{step}"
+    with _disk_trouble(self._folder):
+      if _is_first_host():
+        partial.mkdir()
+      stored = {path: leaf for path, leaf in leaves.items() if leaf.size}
+      self._arrays.save(partial / "arrays", args=ocp.args.PyTreeSave(stored))
+    self._saving, self._newest = self._background.submit(self._finish, step, state, accuracy), step
 
   def restore(self, abstract_arrays: PyTree) -> tuple[int, PyTree, dict[str, Any]]:
-    """The newest sound checkpoint: its step, arrays and host state.
+    """The newest sound checkpoint of this run: its step, arrays and host state.
 
     abstract_arrays: the tree that was saved, of jax.ShapeDtypeStruct with the shardings wanted.
-    Damaged checkpoints newer than it are passed over with a warning, and renamed, for their steps
-    will be saved again. Raises UserError if there is no sound one, or if the arrays in it have
-    other names, shapes or types.
+    Damaged and foreign checkpoints newer than it are passed over with a warning, and renamed, for
+    their steps will be saved again. Raises UserError if there is no sound one, or if the arrays in
+    it have other names, shapes or types.
     """
+    self.wait()
     wanted = _by_path(abstract_arrays)
-    damaged: dict[int, str] = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      restored = self._read(step, wanted, damaged)
+    faults: dict[int, str] = {}
+    for step in reversed(self.steps()):
+      restored = self._read(step, wanted, faults)
       if restored is not None:
-        self._set_aside(damaged)
+        self._set_aside(faults)
+        self._newest = step
         leaves, host = restored
         treedef = jax.tree.structure(abstract_arrays)
         return step, treedef.unflatten(leaves[path] for path in wanted), host
-    raise UserError(f"no sound checkpoint in {self._folder}{_told(damaged)}")
+    raise UserError(f"no sound checkpoint in {self._folder}{_told(faults)}")
 
   def restore_part(self, abstract_arrays: PyTree, step: int | None = None) -> tuple[int, PyTree]:
     """Some arrays of one checkpoint: its step, and the arrays.
@@ -99,27 +147,34 @@ class Checkpoints:
     not read. step: which checkpoint; by default the newest.
     Raises UserError if there is no such checkpoint, or if it is damaged or does not fit.
     """
-    steps = sorted(self._manager.all_steps())
+    self.wait()
+    steps = self.steps()
     step = steps[-1] if step is None and steps else step
     if step not in steps:
       there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
       raise UserError(f"no checkpoint of step {step} in {self._folder}; {there}")
-    wanted, damaged = _by_path(abstract_arrays), {}
-    restored = self._read(step, wanted, damaged, in_part=True)
+    wanted, faults = _by_path(abstract_arrays), {}
+    restored = self._read(step, wanted, faults, in_part=True)
     if restored is None:
-      raise UserError(f"checkpoint {self._folder / str(step)} is damaged ({damaged[step]})")
+      raise UserError(f"checkpoint {self._folder / str(step)} cannot be used: {faults[step]}")
     leaves, _ = restored
     return step, jax.tree.structure(abstract_arrays).unflatten(leaves[path] for path in wanted)
 
   def wait(self) -> None:
-    """Returns when all is on the disk. Raises UserError if the disk is full."""
-    with _full_disk(self._folder):
-      self._manager.wait_until_finished()
+    """Returns when all is on the disk, for all hosts. Raises UserError if the disk is full."""
+    if self._saving is None:
+      return
+    failure = self._failure()
+    if not _everywhere(failure is None):
+      raise failure or UserError(f"another host could not save a checkpoint in {self._folder}")
 
   def close(self) -> None:
-    """Waits, then lets go of the folder."""
-    with contextlib.closing(self._manager):
-      self.wait()
+    """Waits for what this host has to do, then lets go of the folder."""
+    failure = self._failure()
+    self._background.shutdown()
+    self._arrays.close()
+    if failure:
+      raise failure
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -127,60 +182,98 @@ class Checkpoints:
   def __exit__(self, *exception: object) -> None:
     self.close()
 
+  def _failure(self) -> Exception | None:
+    """Waits for the save under way, on this host; what it died of."""
+    if self._saving is None:
+      return None
+    saving, self._saving = self._saving, None
+    try:
+      with _disk_trouble(self._folder):
+        saving.result()
+    except Exception as error:
+      return error
+    return None
+
+  def _finish(self, step: int, state: str, accuracy: float | None) -> None:
+    """In the background: waits for the arrays of all hosts, then makes a checkpoint of them."""
+    self._arrays.wait_until_finished()
+    if not _is_first_host():
+      return
+    partial = self._folder / f"saving-{step}"
+    write_atomically(partial / _STATE, state)
+    write_manifest(partial, step, self._run or "", accuracy)
+    partial.rename(self._folder / str(step))
+    sync(self._folder)
+    self._remove_old()
+
+  def _remove_old(self) -> None:
+    accuracy_of = self._accuracy_of()
+    for step in accuracy_of.keys() - kept(accuracy_of, **self._keep):
+      target = self._folder / f"deleting-{step}"
+      (self._folder / str(step)).rename(target)
+      shutil.rmtree(target)
+
+  def _accuracy_of(self) -> dict[int, float | None]:
+    """By step, as manifests say; None where one says nothing, or cannot be read."""
+    found = {}
+    for step in self.steps():
+      try:
+        found[step] = read_manifest(self._folder / str(step))["accuracy"]
+      except (OSError, ValueError):
+        found[step] = None
+    return found
+
   def _read(
     self,
     step: int,
     wanted: Mapping[str, jax.ShapeDtypeStruct],
-    damaged: dict[int, str],
+    faults: dict[int, str],
     in_part: bool = False,
   ) -> tuple[dict[str, jax.Array], dict[str, Any]] | None:
-    """Arrays by path and host state of `step`; None, and a line in `damaged`, if it is damaged."""
-    try:
-      restored = self._restore(step, wanted, in_part)
-    except _NOT_DAMAGE:
-      raise
-    except Exception as error:  # orbax, tensorstore and json each have kinds of their own
-      damaged[step] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-      restored = None
-    # Hosts that went on from different steps would train different models.
-    if _everywhere(restored is not None):
-      return restored
-    damaged.setdefault(step, "another host could not read it")
+    """Arrays by path and host state of `step`; None, and a line in `faults`, if it is no good."""
+    path, restored = self._folder / str(step), None
+    fault = find_fault(path, step, self._run) if _is_first_host() else ""
+    if _everywhere(not fault):
+      try:
+        restored = self._restore(path, wanted, in_part)
+      except _NOT_DAMAGE:
+        raise
+      except Exception as error:  # orbax, tensorstore and json each have kinds of their own
+        fault = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+      # Hosts that went on from different steps would train different models.
+      if _everywhere(restored is not None):
+        return restored
+    faults[step] = fault or "another host could not read it"
     return None
 
   def _restore(
-    self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct], in_part: bool
+    self, path: pathlib.Path, wanted: Mapping[str, jax.ShapeDtypeStruct], in_part: bool
   ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     # Shapes are compared first because orbax would pad, cut and cast in silence.
-    state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.JsonRestore()))
-    state = state["state"]
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
     shapes = state["shapes"]
     if in_part:
-      shapes = {path: shape for path, shape in shapes.items() if path in wanted}
-    _require_same(self._folder / str(step), shapes, wanted)
-    stored = {path: leaf for path, leaf in wanted.items() if leaf.size}
+      shapes = {name: shape for name, shape in shapes.items() if name in wanted}
+    _require_same(path, shapes, wanted)
+    stored = {name: leaf for name, leaf in wanted.items() if leaf.size}
     as_wanted = ocp.checkpoint_utils.construct_restore_args(stored)
     only_these = ocp.args.PyTreeRestore(stored, restore_args=as_wanted, partial_restore=True)
-    args = ocp.args.Composite(arrays=only_these)
-    arrays = self._manager.restore(step, args=args)["arrays"]
-    arrays |= {path: _zeros(leaf) for path, leaf in wanted.items() if not leaf.size}
+    arrays = self._arrays.restore(path / "arrays", args=only_these)
+    arrays |= {name: _zeros(leaf) for name, leaf in wanted.items() if not leaf.size}
     _require_sums(state["sums"], _bit_sums(arrays))
     return arrays, state["host"]
 
-  def _set_aside(self, damaged: Mapping[int, str]) -> None:
-    """Renames damaged checkpoints, all newer than the one restored, out of the way."""
-    if not damaged:
+  def _set_aside(self, faults: Mapping[int, str]) -> None:
+    """Renames checkpoints that are no good, all newer than the one restored, out of the way."""
+    if not faults:
       return
-    for step, reason in damaged.items():
-      warnings.warn(
-        f"checkpoint {self._folder / str(step)} is damaged ({reason}); going on from an older one",
-        stacklevel=3,
-      )
-      if jax.process_index() == 0:
-        _rename_aside(self._folder / str(step))
+    for step, fault in faults.items():
+      path = self._folder / str(step)
+      warnings.warn(f"checkpoint {path} is passed over: {fault}", stacklevel=3)
+      if _is_first_host():
+        _rename_aside(path)
     if jax.process_count() > 1:
-      multihost_utils.sync_global_devices("damaged checkpoints renamed")
-    self._manager.reload()
+      multihost_utils.sync_global_devices("unusable checkpoints renamed")
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
@@ -239,10 +332,10 @@ def _require_same(
       )
 
 
-def _json_copy(host: Mapping[str, Any]) -> dict[str, Any]:
-  """`host` through JSON and back: what a restore will give, safe from later changes."""
-  _require_text_keys(host)
-  return json.loads(json.dumps(host))
+def _json(state: Mapping[str, Any]) -> str:
+  """`state` as text: safe from later changes."""
+  _require_text_keys(state["host"])
+  return json.dumps(state)
 
 
 def _require_text_keys(value: Any) -> None:
@@ -258,20 +351,24 @@ def _require_text_keys(value: Any) -> None:
 
 
 def _rename_aside(path: pathlib.Path) -> None:
-  """Renames `path` to the first free name of `damaged-30`, `damaged-30-2`, ..."""
-  target, number = path.with_name(f"damaged-{path.name}"), 2
+  """Renames `path` to the first free name of `unusable-30`, `unusable-30-2`, ..."""
+  target, number = path.with_name(f"unusable-{path.name}"), 2
   while target.exists():
-    target, number = path.with_name(f"damaged-{path.name}-{number}"), number + 1
+    target, number = path.with_name(f"unusable-{path.name}-{number}"), number + 1
   with disk_errors(path):
     path.rename(target)
 
 
-def _told(damaged: Mapping[int, str]) -> str:
+def _told(faults: Mapping[int, str]) -> str:
   """What is wrong with the checkpoints that are there."""
-  if not damaged:
+  if not faults:
     return ""
-  step, reason = next(iter(damaged.items()))
-  return f": all {len(damaged)} are damaged (step {step}: {reason}); choose another --workdir"
+  step, fault = next(iter(faults.items()))
+  return f": none of {len(faults)} can be used (step {step}: {fault}); choose another --workdir"
+
+
+def _is_first_host() -> bool:
+  return jax.process_index() == 0
 
 
 def _everywhere(okay: bool) -> bool:
@@ -282,14 +379,15 @@ def _everywhere(okay: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _full_disk(folder: pathlib.Path) -> Iterator[None]:
-  """Turns the many kinds of error that a full disk causes into one UserError."""
+def _disk_trouble(folder: pathlib.Path) -> Iterator[None]:
+  """Turns the many kinds of error by which libraries tell of the disk into one UserError."""
   try:
-    yield
+    with disk_errors(folder):
+      yield
+  except UserError:
+    raise
   except Exception as error:
-    if "No space left" not in str(error) and "quota" not in str(error):
-      raise
-    raise UserError(
-      f"cannot save a checkpoint in {folder}: the disk is full; free some space, then start the "
-      "same command again"
-    ) from error
+    for code, reason in REASONS.items():
+      if os.strerror(code) in str(error):
+        raise UserError(f"cannot save a checkpoint in {folder}: {reason}") from error
+    raise

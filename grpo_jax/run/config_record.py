@@ -4,6 +4,7 @@ A resume under other settings would leave results that nobody could explain, so 
 its old value, except those that only say how long or how loudly to run.
 """
 
+import hashlib
 import json
 import math
 import pathlib
@@ -41,6 +42,12 @@ def settle_config(
     )
   if differing:
     write_atomically(path, text)
+
+
+def fingerprint(config: Mapping[str, Any], may_change: frozenset[str]) -> str:
+  """Names what must not change of a run: the same for every start of it."""
+  fixed = {key: v for key, v in _flat(_json_values(config)) if not _allowed(key, may_change)}
+  return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _told(keys: list[str], before: Mapping, now: Mapping) -> str:

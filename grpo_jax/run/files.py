@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from grpo_jax.errors import UserError
 
-_REASONS = {
+REASONS = {
   errno.ENOSPC: "the disk is full; free some space, then start the same command again",
   errno.EDQUOT: "the disk quota is used up; free some space, then start the same command again",
   errno.EACCES: "permission denied; choose a folder you may write to",
@@ -30,15 +30,15 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    reason = _REASONS.get(error.errno, error.strerror or str(error))
+    reason = REASONS.get(error.errno, error.strerror or str(error))
     raise UserError(f"cannot use {path}: {reason}") from error
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
   """Replaces the file at `path` by `content` (text as UTF-8) in one step.
 
-  The content is on the disk before it takes the name, so that a power cut leaves no empty file.
-  Raises UserError if the disk refuses.
+  The content is on the disk before it takes the name, so that a power cut leaves no empty file, and
+  the name is on the disk when this returns. Raises UserError if the disk refuses.
   """
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -49,5 +49,15 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
       os.replace(temporary, path)
+      sync(path.parent)
     finally:
       temporary.unlink(missing_ok=True)
+
+
+def sync(path: str | os.PathLike) -> None:
+  """Returns when what was written to a file, or the names in a folder, will outlive a power cut."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from grpo_jax.errors import UserError
-from grpo_jax.run.config_record import settle_config
+from grpo_jax.run.config_record import fingerprint, settle_config
 from grpo_jax.run.files import disk_errors
 
 
@@ -29,6 +29,7 @@ class RunFolder:
 
   path: pathlib.Path
   lock: IO[str] | None = None
+  identity: str | None = None  # of the config: what a checkpoint must have to be this run's
 
   @property
   def config(self) -> pathlib.Path:
@@ -75,6 +76,10 @@ class RunFolder:
     """Folder of the exported model."""
     return self.path / "export"
 
+  def stacks(self, process: int) -> pathlib.Path:
+    """What all threads of a process were doing when the run hung."""
+    return self.path / f"stacks-{process}.txt"
+
   def close(self) -> None:
     """Lets go of the lock; a second call does nothing."""
     if self.lock is not None:
@@ -113,7 +118,7 @@ def open_run(
     settle_config(run.config, config, may_change)
     _note_command(run.commands, command)
     on_error.pop_all()
-  return dataclasses.replace(run, lock=lock)
+  return dataclasses.replace(run, lock=lock, identity=fingerprint(config, may_change))
 
 
 def _now() -> str:

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 
 from grpo_jax.errors import UserError
-from grpo_jax.run.files import disk_errors, write_atomically
+from grpo_jax.run.files import disk_errors, sync, write_atomically
 
 
 class MetricsLog:
@@ -56,9 +56,17 @@ class MetricsLog:
       if value is not None:
         self._tensorboard.add_scalar(name, value, step)
 
+  def sync(self) -> None:
+    """From here on the rows outlive a power cut too, as the checkpoint that follows them will."""
+    with disk_errors(self._path):
+      sync(self._path)
+      sync(self._path.parent)
+
   def close(self) -> None:
     """Closes both files; a second call does nothing."""
-    self._file.close()
+    if not self._file.closed:
+      self.sync()
+      self._file.close()
     if self._tensorboard is not None:
       self._tensorboard.close()
 

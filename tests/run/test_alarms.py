@@ -15,6 +15,8 @@ SOUND = {
   "train/poisoned_rows": 0.0,
   "rollout/nonfinite": 0.0,
   "rollout/repetitive": 0.0,
+  "rollout/abs_advantage_mean": 0.7,
+  "train/param_norm": 9.0,
   "reward/agreed_wrong": 0.0,
 }
 
@@ -50,13 +52,13 @@ def test_alarms(change, expected):
 
 def test_an_alarm_is_told_when_it_begins():
   bad = SOUND | {"train/skipped": 1.0}
-  told = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=9)
+  told = Alarms(mismatch=0.05, audit=0.1, stuck_steps=99, max_bad_steps=9)
   assert [len(told.begun(step)) for step in (SOUND, bad, bad, SOUND, bad)] == [0, 1, 0, 0, 1]
 
 
 def test_a_run_stops_after_too_many_bad_steps_in_a_row():
   bad = SOUND | {"train/skipped": 1.0}
-  alarms = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=3)
+  alarms = Alarms(mismatch=0.05, audit=0.1, stuck_steps=99, max_bad_steps=3)
   for step, metrics in enumerate((bad, bad, SOUND, bad, bad)):
     alarms.begun(metrics)
     alarms.stop_if_hopeless(step)
@@ -76,14 +78,24 @@ def test_a_run_stops_after_too_many_bad_steps_in_a_row():
 )
 def test_an_audit_sounds_when_enough_rewards_are_refused(refused, steps, sounds):
   audits = {"reward/audited_paid": 8, "reward/audit_refused": refused}
-  guard = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=3)
+  guard = Alarms(mismatch=0.05, audit=0.1, stuck_steps=99, max_bad_steps=3)
   told = [text for _ in range(steps) for text in guard.begun(SOUND | audits)]
   assert [text.startswith("a second grader refuses") for text in told] == [True] * sounds
 
 
 def test_old_audits_are_forgotten():
-  guard = Alarms(mismatch=0.05, audit=0.1, max_bad_steps=3)
+  guard = Alarms(mismatch=0.05, audit=0.1, stuck_steps=99, max_bad_steps=3)
   for refused in [1.0] * 5 + [0.0] * 20:
     guard.begun(SOUND | {"reward/audited_paid": 8, "reward/audit_refused": refused})
   again = [guard.begun(SOUND | {"reward/audited_paid": 8, "reward/audit_refused": 1.0})]
   assert again == [[]]  # 8 of 160 is below the alarm, and the old ones count no more
+
+
+@pytest.mark.parametrize("norm", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_stop_a_run_at_once(norm):
+  alarms = Alarms(mismatch=0.05, audit=0.1, stuck_steps=99, max_bad_steps=99)
+  alarms.begun(SOUND)
+  alarms.stop_if_hopeless(1)
+  alarms.begun(SOUND | {"train/param_norm": norm})
+  with pytest.raises(UserError, match="stopped at step 2: the weights are no longer finite"):
+    alarms.stop_if_hopeless(2)

@@ -1,11 +1,13 @@
 """A killed run goes on bit for bit, or refuses in words; it never goes on from a damaged state."""
 
+import errno
 import gc
 import pathlib
 import shutil
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -142,23 +144,80 @@ def flip_a_bit(path):
   path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, pathlib.Path.unlink, flip_a_bit])
+def empty(path):
+  path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, empty, pathlib.Path.unlink, flip_a_bit])
 @pytest.mark.filterwarnings("ignore:checkpoint:UserWarning")
-def test_whatever_is_damaged_a_sound_state_comes_back(tmp_path, damage):
-  """For each file of the newest checkpoint: either the damage is harmless, or the older one is."""
+def test_whatever_is_damaged_the_older_state_comes_back(tmp_path, damage):
+  """Each file of the newest checkpoint in turn: none may be other than it was written."""
   save_all(tmp_path / "sound", 1, 2)
   files = [path for path in (tmp_path / "sound" / "2").rglob("*") if path.is_file()]
-  restored = []
+  assert {"manifest.json", "state.json"} < {file.name for file in files}
   for number, file in enumerate(files):
     folder = tmp_path / str(number)
     shutil.copytree(tmp_path / "sound", folder)
-    damage(folder / file.relative_to(tmp_path / "sound"))
+    damaged = folder / file.relative_to(tmp_path / "sound")
+    damage(damaged)
+    unharmed = damaged.exists() and damaged.read_bytes() == file.read_bytes()
     with Checkpoints(folder, 3) as checkpoints:
       step, arrays, host = checkpoints.restore(abstract(state(0)))
+    assert step == (2 if unharmed else 1), file
     assert host == {"cursor": step}
     assert_same_bits(arrays, state(step))
-    restored.append(step)
-  assert {1, 2} == set(restored), "the damage must matter to some files, and not to all"
+
+
+@pytest.mark.parametrize("moved", ["of another run", "of another step"])
+def test_a_foreign_checkpoint_is_passed_over(tmp_path, moved):
+  """Copied in by hand, whole and sound, and newer than ours."""
+  with Checkpoints(tmp_path / "ours", 3, run="a") as ours:
+    ours.save(1, state(1), {"cursor": 1})
+  with Checkpoints(tmp_path / "other", 3, run="b" if moved == "of another run" else "a") as other:
+    other.save(7, state(7), {"cursor": 7})
+  shutil.copytree(tmp_path / "other" / "7", tmp_path / "ours" / "9")
+  told = f"9 is passed over: it is {'of another run' if moved == 'of another run' else 'of step 7'}"
+  with Checkpoints(tmp_path / "ours", 3, run="a") as ours, pytest.warns(UserWarning, match=told):
+    assert ours.restore(abstract(state(0)))[0] == 1
+  assert (tmp_path / "ours" / "unusable-9").is_dir()
+
+
+def test_what_a_kill_left_half_done_is_not_a_checkpoint(tmp_path):
+  save_all(tmp_path, 10, 20)
+  (tmp_path / "20").rename(tmp_path / "saving-20")
+  shutil.copytree(tmp_path / "10", tmp_path / "deleting-5")
+  with Checkpoints(tmp_path, None) as beside:
+    assert beside.latest_step() == 10
+    assert (tmp_path / "saving-20").is_dir(), "a reader removes nothing"
+  with Checkpoints(tmp_path, 3) as checkpoints:
+    assert checkpoints.latest_step() == 10
+    assert checkpoints.restore(abstract(state(0)))[0] == 10
+    checkpoints.save(20, state(20), {"cursor": 20})
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "20"]
+
+
+def test_the_best_and_every_so_many_stay(tmp_path):
+  accuracy = {10: 0.9, 20: 0.4, 30: 0.9, 40: 0.2, 50: None, 60: 0.3}
+  with Checkpoints(tmp_path, 1, keep_best=1, keep_every=20) as checkpoints:
+    for step, value in accuracy.items():
+      checkpoints.save(step, state(step), {}, value)
+    checkpoints.wait()
+    assert checkpoints.steps() == [20, 30, 40, 60]
+    assert checkpoints.best_step() == 30
+
+
+def test_the_old_one_goes_only_when_the_new_one_has_its_manifest(tmp_path, monkeypatch):
+  """A save that fails in the background is an error of the next call, and costs nothing."""
+  save_all(tmp_path, 1, keep_last=1)
+  full = OSError(errno.ENOSPC, "No space left on device")
+  monkeypatch.setattr("grpo_jax.run.checkpoint.write_manifest", mock.Mock(side_effect=full))
+  checkpoints = Checkpoints(tmp_path, 1)
+  checkpoints.save(2, state(2), {})
+  with pytest.raises(UserError, match="the disk is full"):
+    checkpoints.save(3, state(3), {})
+  checkpoints.close()
+  with Checkpoints(tmp_path, 1) as checkpoints:
+    assert checkpoints.restore(abstract(state(0)))[0] == 1
 
 
 def test_a_damaged_checkpoint_is_told_renamed_and_its_step_saved_again(tmp_path):
@@ -166,26 +225,16 @@ def test_a_damaged_checkpoint_is_told_renamed_and_its_step_saved_again(tmp_path)
   save_all(tmp_path, 10, 20, 30)
   shutil.rmtree(tmp_path / "30" / "arrays")
   with Checkpoints(tmp_path, 3) as checkpoints:
-    with pytest.warns(UserWarning, match=r"checkpoint .*30 is damaged .*going on from an older"):
+    with pytest.warns(UserWarning, match="checkpoint .*30 is passed over: arrays/.* is missing"):
       assert checkpoints.restore(abstract(state(0)))[0] == 20
     assert checkpoints.latest_step() == 20
     for step in (25, 30):
       checkpoints.save(step, state(step), {"cursor": step})
-  assert (tmp_path / "damaged-30").is_dir()
+  assert (tmp_path / "unusable-30").is_dir()
   with Checkpoints(tmp_path, 3) as checkpoints:
     step, arrays, _ = checkpoints.restore(abstract(state(0)))
   assert step == 30
   assert_same_bits(arrays, state(30))
-
-
-def test_a_half_written_checkpoint_is_not_a_checkpoint(tmp_path):
-  save_all(tmp_path, 10, 20)
-  (tmp_path / "20").rename(tmp_path / "20.orbax-checkpoint-tmp")
-  with Checkpoints(tmp_path, 3) as checkpoints:
-    assert checkpoints.latest_step() == 10
-    assert checkpoints.restore(abstract(state(0)))[0] == 10
-    checkpoints.save(20, state(20), {"cursor": 20})
-  assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "20"]
 
 
 def test_no_sound_checkpoint_is_a_user_error_and_nothing_is_renamed(tmp_path):
@@ -194,8 +243,8 @@ def test_no_sound_checkpoint_is_a_user_error_and_nothing_is_renamed(tmp_path):
     empty.restore(wanted)
   save_all(tmp_path, 1, 2)
   for step in "12":
-    (tmp_path / step / "state" / "metadata").unlink()
-  told = r"all 2 are damaged \(step 2: .*choose another"
+    (tmp_path / step / "state.json").unlink()
+  told = r"none of 2 can be used \(step 2: state.json is missing\); choose another"
   with Checkpoints(tmp_path, 3) as damaged, pytest.raises(UserError, match=told) as caught:
     damaged.restore(wanted)
   assert "\n" not in str(caught.value)
@@ -250,7 +299,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*args, **kwargs):
       raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device")
 
-    monkeypatch.setattr(checkpoints._manager, "save", full)
+    monkeypatch.setattr(checkpoints._arrays, "save", full)
     with pytest.raises(UserError, match="disk is full; free some space"):
       checkpoints.save(1, {"a": jnp.ones(3)}, {})
 
