@@ -129,12 +129,14 @@ def call(command: list[str], cores: set[int], output, stop: threading.Event) -> 
     command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
   )
   os.sched_setaffinity(process.pid, cores)
+  asked = False
   while True:
     try:
       return process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
-      if stop.is_set():
-        process.terminate()
+      if stop.is_set() and not asked:
+        process.terminate()  # once: a second time would end a run that is saving
+        asked = True
 
 
 def last_lines(log: pathlib.Path) -> tuple[str, ...]:
