@@ -35,7 +35,7 @@ def get_config(arg: str | None = None):
   config.eval.limit = 192
   config.eval.samples = 4
   config.eval.temperature, config.eval.top_p = 1.0, 1.0
-  config.eval.every = 10
+  config.eval.every = 15
 
   config.rollout.problems = 16
   config.rollout.samples = 8
@@ -52,6 +52,7 @@ def get_config(arg: str | None = None):
   config.verifier.workers = 1
   config.verifier.deadline_seconds = 600.0  # of wall time: a machine that slept is no wrong answer
   config.audit.rollouts = 0  # rewards are exact
-  config.checkpoint.every = 30
+  config.checkpoint.every = 60
+  config.log.rollouts_every = 30
   config.log.tensorboard = False
   return config
