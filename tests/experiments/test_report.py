@@ -84,9 +84,10 @@ def test_a_study_becomes_a_page_a_table_and_a_picture(runs):
 def test_never_is_counted_not_left_out(runs):
   found = report.of_study(str(runs / "small.py"), runs / "runs")
   _, families = report.cost_table(found)
-  ((name, rollouts, *_, reached), ) = [row[:6] for row in families["first"]]
-  assert (name, rollouts, reached) == ("grpo", "never", "1 of 3")
-  assert families["second"][0][5] == "2 of 2"
+  ((name, share, ended, rollouts, *_, reached),) = [row[:8] for row in families["first"]]
+  assert (name, share, ended) == ("grpo", "100%", "3 of 3")
+  assert (rollouts, reached) == ("never", "1 of 3")
+  assert families["second"][0][7] == "2 of 2"
 
 
 def test_a_variant_that_spends_more_is_read_at_the_same_budget(runs):
