@@ -79,7 +79,8 @@ def get_config() -> ConfigDict:
   config.rollout.top_k = 0
 
   # Which problems next, and how many rollouts each? problems x samples in all, whatever is chosen.
-  config.select = "shuffled_epochs"  # without_solved, easy_to_hard, most_uncertain
+  # without_solved, easy_to_hard, most_uncertain, perplexity_window
+  config.select = "shuffled_epochs"
   config.allocate = "as_selected"  # the same of each, unless the selection has sizes; by_capability
   config.evidence = ConfigDict()
   config.evidence.window = 1  # visits of a problem that make up its recent success rate
@@ -93,6 +94,8 @@ def get_config() -> ConfigDict:
   config.most_uncertain.candidates = 128  # problems it is the best of
   config.most_uncertain.exploration = 0.5  # what it is worth not to have been asked before
   config.most_uncertain.warmup_steps = 20  # taken at random
+  config.perplexity_window = ConfigDict()  # from prompts of low perplexity to those of high
+  config.perplexity_window.share = 0.2  # problems of a step / candidates whose prompts are measured
   config.by_capability = ConfigDict()  # more rollouts where one more is worth most
   config.by_capability.concentration = 11.0  # of the density over difficulties: kappa
   config.by_capability.least = 2  # rollouts of a problem
@@ -107,6 +110,7 @@ def get_config() -> ConfigDict:
   config.reward.kl = "k1"  # estimator of the KL to the start policy that is taken off; k1, k2, k3
   config.reward.kl_coef = 0.0  # 0: none; above 0 keeps a second copy of the weights
   config.keep = "everything"  # or "mixed_groups": drop groups all right or all wrong
+  config.weigh = "equal"  # of those, in the loss; "relative_entropy": the less certain more
   config.keep_truncated = True  # False: rollouts cut at max_new_tokens have no part in the loss
 
   # What a rollout is worth beside its group: (reward - baseline) / scale.

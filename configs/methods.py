@@ -106,6 +106,14 @@ METHODS: dict[str, dict] = {
   },
   # In the manner of DoPR, arXiv 2602.00815, whose formula is not public: one problem a step.
   "dopr": {"select": "most_uncertain"},
+  # PREPO, arXiv 2511.00794: a fifth of the candidates, from prompts of low perplexity to those of
+  # high; rollouts count by their entropy, tokens the same in any rollout.
+  "prepo": {
+    "select": "perplexity_window",
+    "perplexity_window.share": 0.2,
+    "weigh": "relative_entropy",
+    "loss.aggregate": "constant",
+  },
   # CoBA-RL, arXiv 2602.03048: rollouts by marginal value at the policy's capability.
   "coba": {
     "allocate": "by_capability",

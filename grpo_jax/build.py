@@ -26,6 +26,7 @@ from grpo_jax.learner.update import Update
 from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
 from grpo_jax.methods.profile import Profile
+from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.config import from_shape, read_config
 from grpo_jax.model.lora import LoRA, abstract_frozen, fingerprint, make_lora
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
@@ -35,7 +36,7 @@ from grpo_jax.records import Samples
 from grpo_jax.replay.buffer import Replay
 from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
-from grpo_jax.slots import make_decisions, make_penalties, make_replay, profile_of
+from grpo_jax.slots import make_decisions, make_measure, make_penalties, make_replay, profile_of
 from grpo_jax.start import WarmStart, make_start_folder
 from grpo_jax.task import ProblemSpec, Prompts, Task, load_prompts, open_tokenizer
 from grpo_jax.verify import VerifierPool
@@ -161,7 +162,7 @@ def build(
   profile = profile_of(config, task, folder)
   decide = make_decisions(config, task, profile)
   collect, exam = make_questioners(
-    config, task, sampler, verifier, how, penalties, decide, layout, auditor, check_stop
+    config, task, model, sampler, verifier, how, penalties, decide, auditor, check_stop
   )
   return Parts(
     model=model,
@@ -209,12 +210,12 @@ def load_reference(config: ConfigDict, model: Qwen3, folder: pathlib.Path) -> Pa
 def make_questioners(
   config: ConfigDict,
   task: Task,
+  model: Qwen3,
   sampler: Sampler,
   verifier: VerifierPool,
   how: Decoding,
   penalties: dict[str, Callable[[Samples], np.ndarray]],
   decide: Decisions,
-  layout: Layout,
   auditor: Auditor | None,
   check_stop: Callable[[], None],
 ) -> tuple[Collector, Callable[[Params], dict[str, float]]]:
@@ -252,6 +253,7 @@ def make_questioners(
     rounds=config.rollout.rounds,
     answerer=answerer,
     keep=KEEP[config.keep],
+    weigh=WEIGH[config.weigh],
     keep_truncated=config.keep_truncated,
     reward_right=config.reward.right,
     reward_wrong=config.reward.wrong,
@@ -260,7 +262,8 @@ def make_questioners(
       group_advantages, baseline=config.advantage.baseline, scale=config.advantage.scale
     ),
     how=how,
-    layout=layout,
+    layout=model.layout,
     auditor=auditor,
+    measure=make_measure(config, model, task.tokenizer.size) if decide.candidates else None,
   )
   return collect, exam

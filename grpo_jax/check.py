@@ -10,6 +10,7 @@ from grpo_jax.learner.advantages import check_choices
 from grpo_jax.learner.kl import ESTIMATORS
 from grpo_jax.learner.surrogate import Surrogate
 from grpo_jax.methods.keep import KEEP
+from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.attention import check_kernel
 from grpo_jax.model.qwen3 import REMAT
 from grpo_jax.model.sharding import Layout, make_layout
@@ -49,6 +50,8 @@ def check(config: ConfigDict) -> Layout:
     raise UserError(f"config.audit.rollouts is {config.audit.rollouts}; it must be 0 or above")
   if config.keep not in KEEP:
     raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
+  if config.weigh not in WEIGH:
+    raise UserError(f"config.weigh is {config.weigh!r}; known: {', '.join(WEIGH)}")
   check_survival(config)
   check_decisions(config)
   make_draw(config)
@@ -152,6 +155,7 @@ def check_decisions(config: ConfigDict) -> None:
     "most_uncertain.candidates": (config.most_uncertain.candidates, 1, never),
     "most_uncertain.exploration": (config.most_uncertain.exploration, 0, never),
     "most_uncertain.warmup_steps": (config.most_uncertain.warmup_steps, 0, never),
+    "perplexity_window.share": (config.perplexity_window.share, 0.01, 1),
     "by_capability.concentration": (config.by_capability.concentration, 2, never),
     "by_capability.least": (least, 1, never),
     "by_capability.most": (config.by_capability.most, least, never),

@@ -1,4 +1,4 @@
-"""One step's fresh rollouts: select -> allocate -> sample -> verify -> advantage -> keep."""
+"""One step's fresh rollouts: select, allocate, sample, verify, advantage, keep, weigh."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +34,7 @@ class Fresh:
   metrics: dict[str, float]
   nonfinite: str  # which completions met logits that are not finite, and where; "": none
   audit: Audit | None  # what a second grader is asked meanwhile
+  probe_tokens: int  # of forward passes over prompts, before anything was asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Collector:
       than one round samples: the refill of DAPO (arXiv 2503.14476).
     answerer: samples and verifies.
     keep: which finished rollouts enter the batch (a choice of `methods.keep`), by verdicts alone.
+    weigh: how much each of those counts in the loss (a choice of `methods.weigh`).
     keep_truncated: False: rollouts cut at the token limit do not enter it either (DAPO's overlong
       filtering); their rewards stay in the baseline.
     reward_right, reward_wrong: what an answer is worth.
@@ -67,6 +69,7 @@ class Collector:
     how: temperature and filters of training rollouts.
     layout: where the rollouts live.
     auditor: asks a second grader about some of the rewards; None: nobody does.
+    measure: perplexities of prompts; None where `decide` looks at none.
   """
 
   decide: Decisions
@@ -74,6 +77,7 @@ class Collector:
   rounds: int
   answerer: Answerer
   keep: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+  weigh: Callable[[np.ndarray, np.ndarray], np.ndarray]
   keep_truncated: bool
   reward_right: float
   reward_wrong: float
@@ -82,14 +86,17 @@ class Collector:
   how: Decoding
   layout: Layout
   auditor: Auditor | None = None
+  measure: Callable[[Params, Sequence[Sequence[int]]], np.ndarray] | None = None
 
   def __call__(
     self, prepared: Params, deciding: DecisionState, key: jax.Array, step: int
   ) -> tuple[Fresh, DecisionState]:
     """Asks, in one round or several, and remembers what came of it; `step` is the birth of the
     rollouts."""
-    judged = None
+    judged, probe_tokens = None, 0
     for number in range(self.rounds):
+      deciding, tokens = self._measured(prepared, deciding, step)
+      probe_tokens += tokens
       choice, deciding = self.decide.choose(deciding)
       # The first round's noise is that of a step without others.
       key_of_round = jax.random.fold_in(key, number) if number else key
@@ -98,9 +105,21 @@ class Collector:
       judged = joined(judged, now) if judged else now
       if judged.keep_R.sum() >= self.decide.budget.rollouts:
         break
-    fresh = self._fresh(judged, step)
+    fresh = self._fresh(judged, step, probe_tokens)
     fresh.metrics["rollout/rounds"] = number + 1
     return fresh, deciding
+
+  def _measured(
+    self, prepared: Params, deciding: DecisionState, step: int
+  ) -> tuple[DecisionState, int]:
+    """The state that knows the prompts the next choice looks at, and how many tokens that took."""
+    place_M = self.decide.to_measure(deciding)
+    if not len(place_M):
+      return deciding, 0
+    prompts = [self.prompts[place].tokens for place in place_M]
+    perplexity_M = self.measure(prepared, prompts)
+    deciding = self.decide.measured(deciding, place_M, perplexity_M, step)
+    return deciding, sum(map(len, prompts))
 
   def _answers(self, prepared: Params, choice: Choice, key: jax.Array) -> Answers:
     prompts = [self.prompts[place] for place in choice.place_N]
@@ -116,7 +135,7 @@ class Collector:
       keep_R &= answers.samples.finish_R != Finish.LENGTH
     return Judged(answers, sound_R, verdict_R, penalty_R, reward_R, keep_R)
 
-  def _fresh(self, judged: Judged, step: int) -> Fresh:
+  def _fresh(self, judged: Judged, step: int, probe_tokens: int) -> Fresh:
     """Advantages, from all rollouts of the step; then those that learn, on the devices."""
     answers, reward_R, keep_R = judged.answers, judged.reward_R, judged.keep_R
     scored_R = np.isfinite(reward_R)
@@ -125,7 +144,7 @@ class Collector:
       samples=answers.samples,
       reward_R=np.where(scored_R, reward_R, 0).astype(np.float32),
       advantage_R=advantage_R,
-      weight_R=keep_R.astype(np.float32),
+      weight_R=self.weigh(surprise(answers.samples), keep_R).astype(np.float32),
       group_R=answers.group_R,
       problem_R=answers.problem_R,
       birth_R=np.full(len(reward_R), step, np.int32),
@@ -144,6 +163,7 @@ class Collector:
       | {"rollout/nonfinite": 1 - judged.sound_R.mean()},
       nonfinite=name_nonfinite(answers, judged.sound_R),
       audit=self.auditor(answers, step) if self.auditor else None,
+      probe_tokens=probe_tokens,
     )
 
   def _worth(self, answers: Answers) -> np.ndarray:
@@ -162,6 +182,12 @@ def finite_rows(samples: Samples) -> np.ndarray:
   and gets weight 0: neither the update nor the replay store ever sees it."""
   finite_R = np.isfinite(samples.behaviour_logp_RT).all(axis=1)
   return finite_R & (samples.finish_R != Finish.NONFINITE)
+
+
+def surprise(samples: Samples) -> np.ndarray:
+  """float [R]: minus the mean log-prob of a rollout's tokens, nats; what it finds in a row that is
+  not sound."""
+  return -samples.behaviour_logp_RT.sum(axis=1) / np.maximum(samples.completion_len_R, 1)
 
 
 def joined(first: Judged, second: Judged) -> Judged:

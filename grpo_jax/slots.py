@@ -16,11 +16,13 @@ from grpo_jax.errors import UserError
 from grpo_jax.learner.kl import KLPenalty
 from grpo_jax.learner.overlong import overlong_penalty
 from grpo_jax.learner.packing import rows_within
+from grpo_jax.learner.perplexity import PromptPerplexity
 from grpo_jax.methods.allocate import AsSelected
 from grpo_jax.methods.capability import ByCapability
 from grpo_jax.methods.choice import Budget
 from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.history import WithoutSolved
+from grpo_jax.methods.perplexity import PerplexityWindow
 from grpo_jax.methods.phases import EasyToHard, easy_to_hard
 from grpo_jax.methods.profile import Profile, load_profile
 from grpo_jax.methods.select import ShuffledEpochs, Streams
@@ -39,11 +41,23 @@ def make_decisions(config: ConfigDict, task: Task, profile: Profile | None) -> D
   """Which problems are asked, and how often."""
   streams = functools.partial(generator_for, config.seed, Purpose.PROBLEM_ORDER)
   share_P = profile and profile.share_P[[prompt.problem for prompt in task.training.prompts]]
+  select = SELECT[config.select](config, streams, share_P)
   return Decisions(
-    select=SELECT[config.select](config, streams, share_P),
+    select=select,
     allocate=ALLOCATE[config.allocate](config),
     budget=Budget(config.rollout.problems, config.rollout.samples),
     window=config.evidence.window,
+    candidates=select.candidates if isinstance(select, PerplexityWindow) else None,
+  )
+
+
+def make_measure(config: ConfigDict, model: Qwen3, num_ids: int) -> PromptPerplexity:
+  """Perplexities of prompts, under the weights as the sampler has them."""
+  return PromptPerplexity(
+    model.clone(scan_layers=False, remat="none"),
+    num_ids=num_ids,
+    longest=config.data.max_prompt_tokens,
+    microbatch_tokens=config.optimizer.microbatch_tokens,
   )
 
 
@@ -90,6 +104,9 @@ SELECT = {
     config.most_uncertain.candidates,
     config.most_uncertain.exploration,
     config.most_uncertain.warmup_steps,
+  ),
+  "perplexity_window": lambda config, streams, share_P: PerplexityWindow(
+    streams, config.perplexity_window.share, config.steps
   ),
 }
 

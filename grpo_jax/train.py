@@ -305,6 +305,7 @@ def add_cost(
     rollouts=len(answers.texts),
     prompt_tokens=answers.samples.prompt_len_R[first_of_group].sum(),
     generated_tokens=answers.samples.completion_len_R.sum(),
+    probe_tokens=fresh.probe_tokens,
   )
   cost = cost.trained(
     parameters=parameters,

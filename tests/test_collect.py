@@ -8,6 +8,7 @@ import pytest
 
 from grpo_jax.answers import Answers
 from grpo_jax.collect import Collector
+from grpo_jax.data.prompts import Prompt
 from grpo_jax.distribution import decoding
 from grpo_jax.learner.advantages import group_advantages
 from grpo_jax.learner.overlong import overlong_penalty
@@ -15,7 +16,9 @@ from grpo_jax.methods.allocate import AsSelected
 from grpo_jax.methods.choice import Budget
 from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
+from grpo_jax.methods.perplexity import PerplexityWindow
 from grpo_jax.methods.select import ShuffledEpochs
+from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Finish, Samples
 from grpo_jax.verify import Outcome, Verdict
@@ -45,6 +48,7 @@ def collect(**changes):
     "rounds": 1,
     "answerer": lambda *_: answers(),
     "keep": KEEP["everything"],
+    "weigh": WEIGH["equal"],
     "keep_truncated": True,
     "reward_right": 1.0,
     "reward_wrong": -1.0,
@@ -80,6 +84,36 @@ def test_truncated_rollouts_may_be_left_out_of_the_loss_but_not_of_the_baseline(
   np.testing.assert_array_equal(fresh.rollouts.weight_R, weight)
   np.testing.assert_allclose(fresh.advantage_R[:3], [2 / 3, -4 / 3, 2 / 3], rtol=1e-6)
   assert fresh.survivors == sum(weight)
+
+
+def test_rollouts_weigh_by_their_entropy_and_those_that_do_not_learn_nothing():
+  uncertain = answers()
+  # Minus the mean log-prob of a token: 1, 2, 3, 4, 5, 6.
+  uncertain.samples.behaviour_logp_RT[:, 1] = -LENGTH_R * np.arange(1, 7)
+  fresh = collect(answerer=lambda *_: uncertain, weigh=WEIGH["relative_entropy"])
+  np.testing.assert_allclose(
+    fresh.rollouts.weight_R, np.array([1, 2, 3, 0, 5, 6]) / 3.4, rtol=1e-6
+  )
+  assert fresh.survivors == 5
+
+
+def test_prompts_are_measured_before_they_are_chosen():
+  """Of eight one-token prompts, whose perplexities are their ids, the two lowest are asked."""
+  select = PerplexityWindow(np.random.default_rng, share=0.25, steps=10)
+  asked = []
+
+  def answerer(prepared, prompts, *rest):
+    asked.extend(prompt.problem for prompt in prompts)
+    return answers()
+
+  fresh = collect(
+    decide=Decisions(select, AsSelected(), Budget(2, 3), 1, select.candidates),
+    prompts=[Prompt(place, (9 - place,)) for place in range(8)],
+    answerer=answerer,
+    measure=lambda prepared, prompts: np.array([tokens[0] for tokens in prompts], float),
+  )
+  assert asked == [7, 6]
+  assert fresh.probe_tokens == 8
 
 
 def test_a_penalty_that_is_not_finite_leaves_its_rollout_unscored():

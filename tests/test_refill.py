@@ -15,6 +15,7 @@ from grpo_jax.methods.choice import Budget
 from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
 from grpo_jax.methods.select import ShuffledEpochs
+from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Finish, Samples
 from grpo_jax.verify import Outcome, Verdict
@@ -52,6 +53,7 @@ def step_of(*rounds, most, keep="mixed_groups"):
     rounds=most,
     answerer=answerer,
     keep=KEEP[keep],
+    weigh=WEIGH["equal"],
     keep_truncated=True,
     reward_right=1.0,
     reward_wrong=0.0,

@@ -5,7 +5,7 @@ never stopped.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,18 +50,33 @@ class Decisions:
     allocate: how many rollouts each.
     budget: of one step, or of each round of a step.
     window: visits of a problem that the ledger remembers one by one.
+    candidates: problems whose prompts are measured before a choice; None: the selection looks at no
+      prompt.
   """
 
   select: Select
   allocate: Allocate
   budget: Budget
   window: int
+  candidates: Callable[[State, Ledger, Budget], np.ndarray] | None = None
 
   def start(self, size: int) -> DecisionState:
     """Before the first step, of `size` problems."""
     return DecisionState(
       empty_ledger(size, self.window), self.select.start(size), self.allocate.start()
     )
+
+  def to_measure(self, state: DecisionState) -> np.ndarray:
+    """Problems whose prompts the next choice looks at, each once."""
+    if self.candidates is None:
+      return np.zeros(0, int)
+    return np.unique(self.candidates(state.select, state.ledger, self.budget))
+
+  def measured(
+    self, state: DecisionState, place_N: np.ndarray, perplexity_N: np.ndarray, step: int
+  ) -> DecisionState:
+    """The state after these prompts were measured, before `step` asks anything."""
+    return dataclasses.replace(state, ledger=state.ledger.measured(place_N, perplexity_N, step))
 
   def choose(self, state: DecisionState) -> tuple[Choice, DecisionState]:
     """What to ask next, `budget.rollouts` rollouts in all, and the state after asking it."""

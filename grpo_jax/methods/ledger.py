@@ -36,6 +36,8 @@ class Ledger:
   recent_PW2: np.ndarray  # int, (rights, tries) of the last W visits, newest last; (0, 0): none
   spread_P: np.ndarray  # float, moving average of the standard deviation within a group; 0: none
   entropy_2: np.ndarray  # float, nats a token, of the first and of the last round; NaN: none yet
+  perplexity_P: np.ndarray  # float, of the prompt, under the policy that was; NaN: not measured
+  measured_P: np.ndarray  # int, the step before which that was; 0: none
 
   @property
   def size(self) -> int:
@@ -55,6 +57,12 @@ class Ledger:
       first = self.entropy_2[0]
       new.entropy_2[:] = (evidence.entropy if math.isnan(first) else first), evidence.entropy
     return new
+
+  def measured(self, place_N: np.ndarray, perplexity_N: np.ndarray, step: int) -> "Ledger":
+    """The ledger after the prompts of `place_N` were measured, before `step` asks anything."""
+    perplexity_P, measured_P = self.perplexity_P.copy(), self.measured_P.copy()
+    perplexity_P[place_N], measured_P[place_N] = perplexity_N, step
+    return dataclasses.replace(self, perplexity_P=perplexity_P, measured_P=measured_P)
 
   def _visit(self, place: int, right: int, tried: int, step: int) -> None:
     share = right / tried
@@ -84,10 +92,18 @@ class Ledger:
 
 def empty_ledger(size: int, window: int) -> Ledger:
   """Nothing is known of `size` problems; the last `window` visits of each will be."""
-  tries_P, rights_P, visits_P, last_step_P = np.zeros((4, size), int)
-  recent_PW2 = np.zeros((size, window, 2), int)
-  entropy_2 = np.full(2, math.nan)
-  return Ledger(tries_P, rights_P, visits_P, last_step_P, recent_PW2, np.zeros(size), entropy_2)
+  tries_P, rights_P, visits_P, last_step_P, measured_P = np.zeros((5, size), int)
+  return Ledger(
+    tries_P=tries_P,
+    rights_P=rights_P,
+    visits_P=visits_P,
+    last_step_P=last_step_P,
+    recent_PW2=np.zeros((size, window, 2), int),
+    spread_P=np.zeros(size),
+    entropy_2=np.full(2, math.nan),
+    perplexity_P=np.full(size, math.nan),
+    measured_P=measured_P,
+  )
 
 
 def _fields(ledger: Ledger) -> dict[str, np.ndarray]:

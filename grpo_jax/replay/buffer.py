@@ -102,7 +102,7 @@ def draw(
 
   Returns:
     The buffer with its use counts, and `max_size` rollouts of which the drawn ones come first with
-    weight 1, the rest having weight 0.
+    the weight they were stored with, the rest having weight 0.
   """
   pool = pool_of(buffer.rollouts, buffer.occupied_C)
   return _taken(buffer, *_drawn(pool, key, size, alpha, max_size, how))
@@ -143,10 +143,10 @@ def _drawn(
 
 
 def _taken(buffer: Buffer, slot_M: jax.Array, drawn_M: jax.Array) -> tuple[Buffer, Rollouts]:
-  """The rollouts of these slots, of weight 1 where drawn, and the buffer with their uses."""
+  """The rollouts of these slots, of weight 0 where not drawn, and the buffer with their uses."""
   rows = take_rows(buffer.rollouts, jnp.minimum(slot_M, buffer.capacity - 1))
   uses_C = buffer.uses_C.at[slot_M].add(drawn_M.astype(jnp.int32), mode="drop")
-  return buffer.replace(uses_C=uses_C), rows.replace(weight_R=drawn_M.astype(jnp.float32))
+  return buffer.replace(uses_C=uses_C), rows.replace(weight_R=jnp.where(drawn_M, rows.weight_R, 0))
 
 
 def describe(buffer: Buffer, drawn: Rollouts, step: jax.Array) -> dict[str, jax.Array]:

@@ -64,8 +64,18 @@ def test_recording_leaves_the_ledger_before_alone():
   assert before.tries_P[0] == before.recent_PW2.sum() == before.spread_P[0] == 0
 
 
+def test_a_prompt_is_measured_before_it_is_asked_and_verdicts_leave_that_alone():
+  before = empty_ledger(3, window=1)
+  ledger = before.measured(np.array([2, 0]), np.array([1.5, 2.5]), step=4)
+  ledger = ledger.recorded(np.array([0]), groups("10"), step=4)
+  np.testing.assert_array_equal(ledger.perplexity_P, [2.5, np.nan, 1.5])
+  assert ledger.measured_P.tolist() == [4, 0, 4]
+  assert np.isnan(before.perplexity_P).all()
+
+
 def test_json_brings_back_every_bit_and_type():
   ledger = empty_ledger(3, window=2).recorded(np.array([1]), groups("110", entropy=0.1), step=7)
+  ledger = ledger.measured(np.array([0]), np.array([1 / 3]), step=8)
   for state in (ledger, empty_ledger(2, window=1)):
     again = Ledger.from_dict(json.loads(json.dumps(state.to_dict())))
     for name, value in vars(state).items():

@@ -147,6 +147,15 @@ def test_a_drawn_rollout_stays_and_its_uses_are_counted():
   assert np.asarray(buffer.uses_C)[0] == 0
 
 
+def test_a_rollout_comes_back_with_the_weight_it_was_stored_with():
+  replay = store()
+  buffer = replay.add(replay.create(), rollouts(range(1, 4), birth=1, weights=[0.5, 2.0, 0.0]))
+  _, drawn = replay.draw(buffer, jax.random.key(0), 4, 1.0)
+  weight_of = dict(zip(drawn.problem_R.tolist(), drawn.weight_R.tolist(), strict=True))
+  assert (weight_of[1], weight_of[2]) == (0.5, 2.0)
+  assert drawn.weight_R.sum() == 2.5
+
+
 def test_advantages_and_behaviour_log_probs_are_frozen_at_birth():
   replay = store()
   advantages = [1.5, -0.5, 0.25, -2.0, 1e-3]
