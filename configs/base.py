@@ -197,6 +197,8 @@ def get_config() -> ConfigDict:
   # written and the run ends with an error. 0: no limit.
   config.log.stall_seconds = 3600.0
   config.log.max_bad_steps = 5  # in a row without a finite gradient: the run stops
+
+  config.grpo = methods.as_grpo(config)  # what rows change, as it is without them: for the record
   return config
 
 

@@ -5,6 +5,7 @@ rollouts need not hold thirty thousand) are set again by the task's config, afte
 """
 
 import difflib
+import functools
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict
@@ -123,6 +124,13 @@ METHODS: dict[str, dict] = {
     "evidence.window": 1,
   },
 }
+
+
+def as_grpo(config: ConfigDict) -> tuple[tuple[str, object], ...]:
+  """What rows change, with the values `config` has before any row is laid over it."""
+  whole = config.to_dict()
+  keys = sorted({key for row in METHODS.values() for key in row})
+  return tuple((key, functools.reduce(dict.get, key.split("."), whole)) for key in keys)
 
 
 def apply(config: ConfigDict, method: str) -> None:

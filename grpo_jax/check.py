@@ -55,6 +55,7 @@ def check(config: ConfigDict) -> Layout:
   check_survival(config)
   check_decisions(config)
   make_draw(config)
+  check_company(config)
   check_learning(config)
   lora_of(config)
   if config.model.folder and config.warm_start.steps:
@@ -171,6 +172,31 @@ def check_decisions(config: ConfigDict) -> None:
       "rate of every training problem; `python -m grpo_jax.profile_prompts`, with the --config of "
       "this run and --out=profile.json, makes one"
     )
+
+
+def check_company(config: ConfigDict) -> None:
+  """Choices that would do nothing beside the others, or undo one of them.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  undone = {
+    ("most_uncertain", "by_capability"): "it asks one problem a step: there is nothing to split",
+    ("easy_to_hard", "by_capability"): "its groups have the sizes of their phases, and no others",
+  }
+  reason = undone.get((config.select, config.allocate))
+  if reason:
+    raise UserError(
+      f"config.allocate is {config.allocate!r} beside config.select {config.select!r}; {reason}: "
+      "set 'as_selected', or another select"
+    )
+  of_draws = {"level": "rollout", "priority": "advantage", "composition": "fresh_anchored"}
+  for key, value in (of_draws | {"decay": 0.0}).items():
+    if not config.replay.ratio and config.replay[key] != value:
+      raise UserError(
+        f"config.replay.{key} is {config.replay[key]!r}, but config.replay.ratio is 0, so that "
+        f"nothing is replayed: set a ratio, or join a row that does, or set {value!r}"
+      )
 
 
 def check_learning(config: ConfigDict) -> None:

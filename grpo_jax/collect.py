@@ -107,6 +107,9 @@ class Collector:
         break
     fresh = self._fresh(judged, step, probe_tokens)
     fresh.metrics["rollout/rounds"] = number + 1
+    if probe_tokens:
+      asked = deciding.ledger.perplexity_P[choice.place_N]
+      fresh.metrics["rollout/prompt_perplexity"] = asked.mean()
     return fresh, deciding
 
   def _measured(

@@ -37,6 +37,7 @@ from grpo_jax.records import Rollouts
 from grpo_jax.replay.buffer import Buffer, Replay
 from grpo_jax.run.alarms import Alarms
 from grpo_jax.run.checkpoint import Checkpoints
+from grpo_jax.run.config_record import Differences, difference_sentence, differences, write_method
 from grpo_jax.run.cost import CostMeter
 from grpo_jax.run.curves import draw_curves
 from grpo_jax.run.folder import RunFolder, open_run
@@ -62,7 +63,11 @@ def train(config: ConfigDict, workdir: str) -> None:
   layout = check(config)
   task = load_task(config)
   model = make_model(config, task, layout)
-  with open_run(workdir, config.to_dict(), MAY_CHANGE, " ".join(sys.argv)) as run:
+  settings = config.to_dict()
+  del settings["grpo"]
+  with open_run(workdir, settings, MAY_CHANGE, " ".join(sys.argv)) as run:
+    changes = changes_of_grpo(config, settings)
+    write_method(run.method, config.method, changes)
     folder = start_folder(config, task, model, run)
     deadline = config.verifier.deadline_seconds
     with (
@@ -72,7 +77,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     ):
       stop = Stop(config.checkpoint.deadline_seconds)
       parts = build(config, task, model, folder, verifier, second, stop.check)
-      introduce(config, task, parts)
+      introduce(config, task, parts, changes)
       snapshot = begin_or_resume(config, task, parts, folder, checkpoints)
       with stop:
         snapshot = loop(config, task, parts, snapshot, run, checkpoints, stop)
@@ -343,7 +348,15 @@ def title(config: ConfigDict) -> str:
   return f"{config.method} on {config.data.source}, seed {config.seed}"
 
 
-def introduce(config: ConfigDict, task: Task, parts: Parts) -> None:
+def changes_of_grpo(config: ConfigDict, settings: dict) -> Differences:
+  """By key, what plain GRPO has and what this run has: by its method's rows, or set by hand. Where
+  nothing is replayed, what only replay reads is no difference."""
+  replays = bool(config.replay.ratio)
+  grpo = {key: value for key, value in config.grpo if replays or not key.startswith("replay.")}
+  return differences(settings, grpo)
+
+
+def introduce(config: ConfigDict, task: Task, parts: Parts, changes: Differences) -> None:
   """Says in a few plain sentences what this run is."""
   shape, layout = parts.model.config, parts.model.layout
   kind = jax.devices()[0].platform
@@ -351,6 +364,8 @@ def introduce(config: ConfigDict, task: Task, parts: Parts) -> None:
     f"Qwen3 of {human_count(shape.num_params)} parameters ({shape.num_hidden_layers} layers, "
     f"hidden {shape.hidden_size}) on {layout.mesh.size} {kind} device(s); method {config.method}."
   )
+  if changes:
+    print(f"What differs from plain GRPO: {difference_sentence(changes)}.")
   for name, prompts in (("to learn from", task.training), ("held out", task.held_out)):
     dropped = f", {prompts.dropped:,} longer ones dropped" if prompts.dropped else ""
     print(

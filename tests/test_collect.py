@@ -114,6 +114,7 @@ def test_prompts_are_measured_before_they_are_chosen():
   )
   assert asked == [7, 6]
   assert fresh.probe_tokens == 8
+  assert fresh.metrics["rollout/prompt_perplexity"] == 2.5
 
 
 def test_a_penalty_that_is_not_finite_leaves_its_rollout_unscored():

@@ -92,6 +92,9 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path):
     assert all(row[key] is not None for row in rows[1:])
   assert rows[-1]["cost/rollouts"] == 6 * 16
   assert json.loads((run / "config.json").read_text())["replay"]["capacity"] == 32
+  differs = json.loads((run / "method.json").read_text())["differs_from_grpo"]
+  assert differs["replay.ratio"] == {"grpo": 0.0, "here": 0.5}
+  assert set(differs) == {"keep", "replay.ratio", "replay.warmup_steps"}
   assert list((run / "tensorboard").iterdir())
   assert (run / "curves.png").stat().st_size > 10_000
   text = (run / "rollouts" / "step_000002.txt").read_text()

@@ -55,9 +55,9 @@ class PromptPerplexity:
         samples = jax.device_put(
           _all_but_the_first(prompts, row_B, part.length), self._layout.sharding("batch")
         )
-        of_row_B = np.asarray(self._of_rows(params, samples, self._how))
+        of_row_B = jax.block_until_ready(self._of_rows(params, samples, self._how))
         taken_B = row_B < len(prompts)
-        perplexity_N[row_B[taken_B]] = of_row_B[taken_B]
+        perplexity_N[row_B[taken_B]] = np.asarray(of_row_B)[taken_B]
     return perplexity_N
 
 

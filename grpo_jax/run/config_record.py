@@ -17,6 +17,9 @@ from grpo_jax.run.files import write_atomically
 _SHOWN_DIFFERENCES = 5
 _ABSENT = object()
 
+# Dotted key -> (value there, value here).
+Differences = dict[str, tuple[Any, Any]]
+
 
 def settle_config(
   path: pathlib.Path, config: Mapping[str, Any], may_change: frozenset[str]
@@ -48,6 +51,28 @@ def fingerprint(config: Mapping[str, Any], may_change: frozenset[str]) -> str:
   """Names what must not change of a run: the same for every start of it."""
   fixed = {key: v for key, v in _flat(_json_values(config)) if not _allowed(key, may_change)}
   return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> Differences:
+  """Dotted keys of `reference` that have another value in `config`: (reference, config)."""
+  here, there = dict(_flat(_json_values(config))), json.loads(json.dumps(reference))
+  return {key: (there[key], here.get(key)) for key in there if not _same(key, there, here)}
+
+
+def difference_sentence(changes: Differences) -> str:
+  """`keep mixed_groups (everything); replay.ratio 0.5 (0.0)`."""
+  return "; ".join(f"{key} {_plain(here)} ({_plain(was)})" for key, (was, here) in changes.items())
+
+
+def write_method(path: pathlib.Path, method: str, changes: Differences) -> None:
+  """The same for other programs."""
+  told = {key: {"grpo": was, "here": here} for key, (was, here) in changes.items()}
+  record = {"method": method, "differs_from_grpo": told}
+  write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+
+def _plain(value: Any) -> str:
+  return value if isinstance(value, str) else _short(value)
 
 
 def _told(keys: list[str], before: Mapping, now: Mapping) -> str:

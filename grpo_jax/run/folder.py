@@ -37,6 +37,11 @@ class RunFolder:
     return self.path / "config.json"
 
   @property
+  def method(self) -> pathlib.Path:
+    """What the configuration changes of plain GRPO, `method.json`."""
+    return self.path / "method.json"
+
+  @property
   def commands(self) -> pathlib.Path:
     """One line for each start of this run: when, where, and the command."""
     return self.path / "commands.txt"

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from grpo_jax.errors import UserError
+from grpo_jax.run.config_record import difference_sentence, differences, write_method
 from grpo_jax.run.folder import RunFolder, open_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -140,6 +141,23 @@ def test_what_may_change_is_rewritten_and_nothing_else_may(tmp_path):
   with pytest.raises(UserError, match=r"config: steps_warmup was 1, now 2; choose"):
     open_run(tmp_path, {**longer, "steps": 30, "steps_warmup": 2}, may_change)
   assert json.loads(RunFolder(tmp_path).config.read_text()) == longer
+
+
+def test_differences_from_a_reference_are_told_and_written(tmp_path):
+  """Only of the reference's keys; a tuple is the list that JSON makes of it."""
+  config = {"keep": "mixed", "replay": {"ratio": 0.5, "age": 10}, "a": [1], "other": 3}
+  reference = {"keep": "everything", "replay.ratio": 0.0, "replay.age": 10, "a": (1,)}
+  changes = differences(config, reference)
+  assert changes == {"keep": ("everything", "mixed"), "replay.ratio": (0.0, 0.5)}
+  assert difference_sentence(changes) == "keep mixed (everything); replay.ratio 0.5 (0.0)"
+  write_method(tmp_path / "method.json", "aper", changes)
+  assert json.loads((tmp_path / "method.json").read_text()) == {
+    "method": "aper",
+    "differs_from_grpo": {
+      "keep": {"grpo": "everything", "here": "mixed"},
+      "replay.ratio": {"grpo": 0.0, "here": 0.5},
+    },
+  }
 
 
 def test_a_value_that_json_cannot_hold_is_named(tmp_path):
