@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
   config.model.lora_alpha = 32.0  # what adapters add is multiplied by alpha / rank
   config.model.lora_targets = ("query", "key", "value", "out", "gate", "up", "down")
   config.model.attention = "auto"  # "xla", or a kernel of model/attention.py for these devices
-  config.tokenizer = ""  # a folder; "": the model's own; "characters": built in, for arithmetic
+  config.tokenizer = ""  # a folder; "": the model's own; built in: "characters" (of sums), "ascii"
 
   # How devices share the work; the product must be their number, -1 is what is left.
   config.mesh = ConfigDict()
@@ -44,13 +44,31 @@ def get_config() -> ConfigDict:
 
   # Problems to learn from.
   config.data = ConfigDict()
-  config.data.source = "gsm8k"  # gsm8k, math, jsonl, arithmetic
+  config.data.source = "gsm8k"  # gsm8k, math, jsonl, code, arithmetic, arithmetic_programs
   config.data.path = ""  # a file, or a folder as published
   config.data.split = "train"
   config.data.limit = 0  # problems; 0: all
-  config.data.levels = ()  # arithmetic: digits of the operands; named twice, twice as many
+  config.data.levels = ()  # of the made-up ones: digits; named twice, twice as many
   config.data.template = "chatml_boxed"
   config.data.max_prompt_tokens = 1024  # longer prompts are dropped and counted
+
+  # More problems to learn from, of another kind; "": none.
+  config.more = ConfigDict()
+  config.more.source = ""
+  config.more.path = ""
+  config.more.split = "train"
+  config.more.limit = 0
+  config.more.levels = ()
+  config.more.template = ""  # "": that of data
+
+  # From when on are they asked?
+  config.stages = ConfigDict()
+  config.stages.switch = "none"  # from the start; after a step, a share of all steps, at a plateau
+  config.stages.step = 100  # step: the last one without them
+  config.stages.share = 0.5  # share: of config.steps without them
+  config.stages.metric = "eval/accuracy"  # plateau: of what; reward/mean, reward/right
+  config.stages.window = 3  # plateau: the mean of as many values
+  config.stages.gain = 0.01  # plateau: is less than this above that of as many before
 
   # Problems held out.
   config.eval = ConfigDict()
@@ -59,6 +77,7 @@ def get_config() -> ConfigDict:
   config.eval.split = "test"
   config.eval.limit = 0
   config.eval.levels = ()
+  config.eval.template = ""  # "": that of data
   config.eval.every = 20  # steps; always also before the first and after the last
   config.eval.samples = 1  # answers a problem
   config.eval.temperature = 0.6  # with top_p 0.8: the paper's evaluation
@@ -106,6 +125,8 @@ def get_config() -> ConfigDict:
   config.reward = ConfigDict()
   config.reward.right = 1.0
   config.reward.wrong = -1.0
+  config.reward.format = 0.0  # taken off where no answer stands in the form its judge reads
+  config.reward.language_mix = 0.0  # taken off where a completion mixes scripts (verify/scripts.py)
   config.reward.overlong = 0.0  # last share of max_new_tokens, over which 0 to 1 is taken off
   config.reward.kl = "k1"  # estimator of the KL to the start policy that is taken off; k1, k2, k3
   config.reward.kl_coef = 0.0  # 0: none; above 0 keeps a second copy of the weights
@@ -117,10 +138,15 @@ def get_config() -> ConfigDict:
   config.advantage = ConfigDict()
   config.advantage.baseline = "mean"  # of the group; leave_one_out, none
   config.advantage.scale = "group_std"  # batch_std, beta, none
+  config.advantage.zero_truncated = False  # True: 0 for rollouts cut at max_new_tokens
 
   config.verifier = ConfigDict()
   config.verifier.workers = 2  # processes
   config.verifier.deadline_seconds = 5.0  # a check that takes longer is killed: unscored
+  # Each run of a program that a model wrote; verify/programs.py says what keeps it in its place.
+  config.verifier.program_seconds = 5  # of CPU; and three times as many in all
+  config.verifier.program_memory_mb = 512
+  config.verifier.unisolated_programs = False  # True: run them where there is no isolation, too
 
   # A second grader, independent of the first, is asked about some rewards of each step.
   config.audit = ConfigDict()

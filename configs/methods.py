@@ -98,6 +98,21 @@ METHODS: dict[str, dict] = {
   },
   # History resampling of SRPO, arXiv 2504.14286: problems always right in an epoch are dropped.
   "history_resampling": {"select": "without_solved"},
+  # SRPO, arXiv 2504.14286, but for its stages: that, token mean, no KL, rewards of several parts,
+  # advantage 0 for what was cut. How large the rewards are and where it clips is not public: ours.
+  "srpo": {
+    "select": "without_solved",
+    "reward.wrong": 0.0,
+    "reward.format": 0.2,
+    "reward.language_mix": 0.2,
+    "advantage.zero_truncated": True,
+    "loss.clip_low": 0.2,
+    "loss.clip_high": 0.2,
+    "optimizer.b2": 0.95,
+  },
+  # Its stages: config.more (code) joins config.data (mathematics) when that no longer gains; when
+  # the paper switches is not public.
+  "two_stages": {"stages.switch": "plateau"},
   # sGPO, arXiv 2606.08854, section 3: easy to hard by a profile, groups of 2, 4 and 8. It needs
   # config.easy_to_hard.profile; two passes through the phases are the paper's.
   "sgpo": {

@@ -16,7 +16,7 @@ from grpo_jax.model.qwen3 import Params
 from grpo_jax.randomness import rollout_keys
 from grpo_jax.records import Samples
 from grpo_jax.sampling.sampler import Requests, Sampler, collect_samples
-from grpo_jax.verify import Verdict, VerifierPool
+from grpo_jax.verify import Judges, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Answerer:
     self,
     sampler: Sampler,
     tokenizer: Tokenizer,
-    verifier: VerifierPool,
+    judges: Judges,
     problems: ProblemSet,
     *,
     max_prompt_tokens: int,
@@ -47,7 +47,7 @@ class Answerer:
     check_stop: Callable[[], None] = lambda: None,
   ):
     """check_stop: called between bursts of decoding; what it raises ends the answering."""
-    self._sampler, self._tokenizer, self._verifier = sampler, tokenizer, verifier
+    self._sampler, self._tokenizer, self._judges = sampler, tokenizer, judges
     self._problems, self._check_stop = problems, check_stop
     self._max_new_tokens, self._length = max_new_tokens, max_prompt_tokens + max_new_tokens
     self._eos_ids_E = np.array(tokenizer.eos_ids, np.int32)
@@ -81,9 +81,11 @@ class Answerer:
       self._check_stop()
       parts.append(finished)
       decoded = [self._tokenizer.decode(tokens) for tokens in finished.tokens]
-      golds = [self._problems[problem_R[r]].answer for r in finished.rollout_F]
+      problems = [self._problems[problem_R[r]] for r in finished.rollout_F]
       texts |= zip(finished.rollout_F, decoded, strict=True)
-      judged = self._verifier.submit_all(decoded, golds)
+      judged = self._judges.submit_all(
+        decoded, [problem.answer for problem in problems], [problem.judge for problem in problems]
+      )
       verdicts |= zip(finished.rollout_F, judged, strict=True)
     sampled = time.perf_counter()
     rows = range(len(group_R))

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from grpo_jax.answers import Answerer
+from grpo_jax.answers import Answerer, Answers
 from grpo_jax.collect import Collector
 from grpo_jax.distribution import Decoding, decoding
 from grpo_jax.errors import UserError
@@ -32,14 +32,16 @@ from grpo_jax.model.lora import LoRA, abstract_frozen, fingerprint, make_lora
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
 from grpo_jax.model.sharding import Layout, check_divisible
 from grpo_jax.model.weights import check_folder, load_params
-from grpo_jax.records import Samples
 from grpo_jax.replay.buffer import Replay
 from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
 from grpo_jax.slots import make_decisions, make_measure, make_penalties, make_replay, profile_of
 from grpo_jax.start import WarmStart, make_start_folder
-from grpo_jax.task import ProblemSpec, Prompts, Task, load_prompts, open_tokenizer
-from grpo_jax.verify import VerifierPool
+from grpo_jax.task import ProblemSpec, Prompts, Task, join, load_prompts, open_tokenizer
+from grpo_jax.verify import Judges, VerifierPool
+from grpo_jax.verify.jailer import Limits
+from grpo_jax.verify.judges import PROGRAM
+from grpo_jax.verify.programs import ProgramJudge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,32 @@ def load_task(config: ConfigDict) -> Task:
     spec = ProblemSpec(
       section.source, section.path, section.split, section.limit, tuple(section.levels)
     )
-    template, max_tokens = config.data.template, config.data.max_prompt_tokens
+    template = section.template or config.data.template
+    max_tokens = config.data.max_prompt_tokens
     return load_prompts(spec, tokenizer, template=template, max_tokens=max_tokens, seed=config.seed)
 
-  return Task(tokenizer, prompts(config.data), prompts(config.eval))
+  training = [prompts(section) for section in (config.data, config.more) if section.source]
+  return Task(tokenizer, join(training), prompts(config.eval))
+
+
+def make_judges(config: ConfigDict, task: Task) -> Judges:
+  """What judges completions; to be closed.
+
+  Raises:
+    UserError: programs are to be judged, and this machine allows no isolation.
+  """
+  problems = (*task.training.problems, *task.held_out.problems)
+  workers, deadline_s = config.verifier.workers, config.verifier.deadline_seconds
+  if all(problem.judge != PROGRAM for problem in problems):
+    return Judges(workers, deadline_s)
+  seconds, memory_mb = config.verifier.program_seconds, config.verifier.program_memory_mb
+  limits = Limits(cpu_s=seconds, wall_s=3 * seconds, memory_mb=memory_mb)
+  try:
+    programs = ProgramJudge(workers, limits, allow_unisolated=config.verifier.unisolated_programs)
+  except UserError as error:
+    named = "config.verifier.unisolated_programs=True"
+    raise UserError(str(error).replace("ProgramJudge(allow_unisolated=True)", named)) from error
+  return Judges(workers, deadline_s, programs=programs)
 
 
 def make_model(config: ConfigDict, task: Task, layout: Layout) -> Qwen3:
@@ -122,7 +146,7 @@ def build(
   task: Task,
   model: Qwen3,
   folder: pathlib.Path,
-  verifier: VerifierPool,
+  judges: Judges,
   second: VerifierPool,
   check_stop: Callable[[], None],
 ) -> Parts:
@@ -162,7 +186,7 @@ def build(
   profile = profile_of(config, task, folder)
   decide = make_decisions(config, task, profile)
   collect, exam = make_questioners(
-    config, task, model, sampler, verifier, how, penalties, decide, auditor, check_stop
+    config, task, model, sampler, judges, how, penalties, decide, auditor, check_stop
   )
   return Parts(
     model=model,
@@ -212,9 +236,9 @@ def make_questioners(
   task: Task,
   model: Qwen3,
   sampler: Sampler,
-  verifier: VerifierPool,
+  judges: Judges,
   how: Decoding,
-  penalties: dict[str, Callable[[Samples], np.ndarray]],
+  penalties: dict[str, Callable[[Answers], np.ndarray]],
   decide: Decisions,
   auditor: Auditor | None,
   check_stop: Callable[[], None],
@@ -224,7 +248,7 @@ def make_questioners(
   answerer = Answerer(
     sampler,
     task.tokenizer,
-    verifier,
+    judges,
     task.training.problems,
     max_prompt_tokens=config.data.max_prompt_tokens,
     max_new_tokens=config.rollout.max_new_tokens,
@@ -233,7 +257,7 @@ def make_questioners(
   examiner = Examiner(
     sampler,
     task.tokenizer,
-    verifier,
+    judges,
     task.held_out.problems,
     max_new_tokens=config.rollout.max_new_tokens,
   )
@@ -255,6 +279,7 @@ def make_questioners(
     keep=KEEP[config.keep],
     weigh=WEIGH[config.weigh],
     keep_truncated=config.keep_truncated,
+    zero_truncated=config.advantage.zero_truncated,
     reward_right=config.reward.right,
     reward_wrong=config.reward.wrong,
     penalties=penalties,

@@ -14,7 +14,7 @@ from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.attention import check_kernel
 from grpo_jax.model.qwen3 import REMAT
 from grpo_jax.model.sharding import Layout, make_layout
-from grpo_jax.slots import ALLOCATE, SELECT, by_profile, make_draw
+from grpo_jax.slots import ALLOCATE, OF_EXAM, OF_STEP, SELECT, STAGES, by_profile, make_draw
 
 
 def check(config: ConfigDict) -> Layout:
@@ -143,8 +143,11 @@ def check_decisions(config: ConfigDict) -> None:
     UserError: names the key, its value and what would be right.
   """
   for key, value, known in (
-    ("select", config.select, SELECT), ("allocate", config.allocate, ALLOCATE)
-  ):  # fmt: skip
+    ("select", config.select, SELECT),
+    ("allocate", config.allocate, ALLOCATE),
+    ("stages.switch", config.stages.switch, ("none", *STAGES)),
+    ("stages.metric", config.stages.metric, (*OF_EXAM, *OF_STEP)),
+  ):
     if value not in known:
       raise UserError(f"config.{key} is {value!r}; known: {', '.join(known)}")
   least, never = config.by_capability.least, float("inf")
@@ -161,6 +164,9 @@ def check_decisions(config: ConfigDict) -> None:
     "by_capability.least": (least, 1, never),
     "by_capability.most": (config.by_capability.most, least, never),
     "by_capability.steps": (config.by_capability.steps, 1, never),
+    "stages.step": (config.stages.step, 1, never),
+    "stages.share": (config.stages.share, 0, 1),
+    "stages.window": (config.stages.window, 1, never),
   }
   for key, (value, low, high) in between.items():
     if not low <= value <= high:
@@ -171,6 +177,26 @@ def check_decisions(config: ConfigDict) -> None:
       f"config.select {config.select!r} needs config.easy_to_hard.profile, a file with the success "
       "rate of every training problem; `python -m grpo_jax.profile_prompts`, with the --config of "
       "this run and --out=profile.json, makes one"
+    )
+  if config.stages.switch != "none":
+    check_stages(config)
+
+
+def check_stages(config: ConfigDict) -> None:
+  """What can be wrong with a schedule of stages.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  switch = config.stages.switch
+  if not config.more.source:
+    raise UserError(
+      f"config.stages.switch {switch!r} needs config.more.source: what the next stage adds"
+    )
+  if SELECT[config.select] is by_profile:
+    raise UserError(
+      f"config.stages.switch {switch!r} does not go with config.select {config.select!r}, whose "
+      "phases are the stages: set one of them"
     )
 
 
@@ -211,13 +237,21 @@ def check_learning(config: ConfigDict) -> None:
     raise UserError(f"config.reward.kl is {config.reward.kl!r}; known: {', '.join(ESTIMATORS)}")
   if not config.reward.kl_coef >= 0:
     raise UserError(f"config.reward.kl_coef is {config.reward.kl_coef}; it must be 0 or above")
+  for key in ("format", "language_mix"):
+    if not config.reward[key] >= 0:
+      raise UserError(f"config.reward.{key} is {config.reward[key]}; it is taken off: 0 or above")
+  if config.advantage.zero_truncated and not config.keep_truncated:
+    raise UserError(
+      "config.advantage.zero_truncated is about rollouts that keep_truncated=False leaves out: set "
+      "one of them"
+    )
   if not 0 <= config.reward.overlong <= 1:
     raise UserError(
       f"config.reward.overlong is {config.reward.overlong}; it is a share of "
       "rollout.max_new_tokens: between 0 and 1"
     )
-  if config.advantage.scale == "beta" and (config.reward.overlong or config.reward.kl_coef):
+  shaped = [k for k in ("format", "language_mix", "overlong", "kl_coef") if config.reward[k]]
+  if config.advantage.scale == "beta" and shaped:
     raise UserError(
-      "config.advantage.scale 'beta' is for rewards of two values: set reward.overlong and "
-      "reward.kl_coef to 0"
+      f"config.advantage.scale 'beta' is for rewards of two values: set reward.{shaped[0]} to 0"
     )

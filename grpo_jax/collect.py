@@ -63,8 +63,10 @@ class Collector:
     weigh: how much each of those counts in the loss (a choice of `methods.weigh`).
     keep_truncated: False: rollouts cut at the token limit do not enter it either (DAPO's overlong
       filtering); their rewards stay in the baseline.
-    reward_right, reward_wrong: what an answer is worth.
-    penalties: numbers by name that each rollout's reward loses, whatever the answer.
+    zero_truncated: True: rollouts cut at the token limit learn nothing but stay in the loss's mean,
+      with advantage 0 (SRPO, arXiv 2504.14286); their rewards stay in the baseline.
+    reward_right, reward_wrong: what an answer is worth; one that is graded lies between them.
+    penalties: numbers by name that each rollout's reward loses beside its verdict.
     advantages: from rewards, groups and what is scored (`learner.advantages`, its choices bound).
     how: temperature and filters of training rollouts.
     layout: where the rollouts live.
@@ -79,9 +81,10 @@ class Collector:
   keep: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
   weigh: Callable[[np.ndarray, np.ndarray], np.ndarray]
   keep_truncated: bool
+  zero_truncated: bool
   reward_right: float
   reward_wrong: float
-  penalties: Mapping[str, Callable[[Samples], np.ndarray]]
+  penalties: Mapping[str, Callable[[Answers], np.ndarray]]
   advantages: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
   how: Decoding
   layout: Layout
@@ -107,6 +110,7 @@ class Collector:
         break
     fresh = self._fresh(judged, step, probe_tokens)
     fresh.metrics["rollout/rounds"] = number + 1
+    fresh.metrics["rollout/stage_problems"] = self.decide.open(deciding)
     if probe_tokens:
       asked = deciding.ledger.perplexity_P[choice.place_N]
       fresh.metrics["rollout/prompt_perplexity"] = asked.mean()
@@ -131,7 +135,7 @@ class Collector:
   def _judged(self, answers: Answers) -> Judged:
     sound_R = finite_rows(answers.samples)
     verdict_R = np.where(sound_R, self._worth(answers), np.nan)
-    penalty_R = {name: penalty(answers.samples) for name, penalty in self.penalties.items()}
+    penalty_R = {name: penalty(answers) for name, penalty in self.penalties.items()}
     reward_R = verdict_R - sum(penalty_R.values(), np.zeros(len(verdict_R)))
     keep_R = self.keep(verdict_R, answers.group_R, np.isfinite(reward_R))
     if not self.keep_truncated:
@@ -143,6 +147,8 @@ class Collector:
     answers, reward_R, keep_R = judged.answers, judged.reward_R, judged.keep_R
     scored_R = np.isfinite(reward_R)
     advantage_R = self.advantages(reward_R, answers.group_R, scored_R)
+    if self.zero_truncated:
+      advantage_R[answers.samples.finish_R == Finish.LENGTH] = 0
     rollouts = Rollouts(
       samples=answers.samples,
       reward_R=np.where(scored_R, reward_R, 0).astype(np.float32),
@@ -171,13 +177,8 @@ class Collector:
 
   def _worth(self, answers: Answers) -> np.ndarray:
     """What each answer is worth by its verdict; NaN where there is none."""
-    worth = {
-      Outcome.RIGHT: self.reward_right,
-      Outcome.WRONG: self.reward_wrong,
-      Outcome.UNPARSEABLE: self.reward_wrong,
-      Outcome.UNSCORED: np.nan,
-    }
-    return np.array([worth[verdict.outcome] for verdict in answers.verdicts])
+    mark_R = np.array([verdict.mark for verdict in answers.verdicts])
+    return (1 - mark_R) * self.reward_wrong + mark_R * self.reward_right
 
 
 def finite_rows(samples: Samples) -> np.ndarray:
@@ -264,7 +265,9 @@ def _describe(answers: Answers, reward_R, scored_R, advantage_R, keep_R) -> dict
   """What this step's rollouts looked like; shares are of all rollouts, or of all groups."""
   outcomes = [verdict.outcome for verdict in answers.verdicts]
   right_R = np.array([outcome is Outcome.RIGHT for outcome in outcomes])
-  by_group = [right_R[answers.group_R == g] for g in np.unique(answers.group_R)]
+  mark_R = np.nan_to_num([verdict.mark for verdict in answers.verdicts])
+  members = [answers.group_R == g for g in np.unique(answers.group_R)]
+  by_group = [right_R[rows] for rows in members]
   lengths = answers.samples.completion_len_R
   rewards = reward_R[scored_R]
   return {
@@ -276,7 +279,7 @@ def _describe(answers: Answers, reward_R, scored_R, advantage_R, keep_R) -> dict
     "reward/groups_all_right": np.mean([group.all() for group in by_group]),
     "reward/groups_all_wrong": np.mean([not group.any() for group in by_group]),
     "reward/groups_with_a_right": np.mean([group.any() for group in by_group]),
-    "reward/zero_variance_share": 1 - np.mean([0 < group.mean() < 1 for group in by_group]),
+    "reward/zero_variance_share": 1 - np.mean([np.ptp(mark_R[rows]) > 0 for rows in members]),
     "rollout/length_mean": lengths.mean(),
     "rollout/length_max": lengths.max(),
     "rollout/length_right_mean": _mean(lengths[right_R]),

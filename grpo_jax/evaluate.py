@@ -52,7 +52,7 @@ from grpo_jax.run.folder import RunFolder, open_run
 from grpo_jax.run.progress import Progress
 from grpo_jax.sampling.sampler import Sampler
 from grpo_jax.start import cache_folder
-from grpo_jax.verify import VerifierPool
+from grpo_jax.verify import Judges
 
 # Where and how fast: it changes no sample.
 _MAY_CHANGE = frozenset({"run"})
@@ -199,9 +199,9 @@ def _sample(
   sampler = Sampler(plan.model, slots=request.slots)
   how = decoding(preset.temperature, preset.top_k, preset.top_p, plan.tokenizer.size)
   prepared = _load(plan, sampler)
-  with VerifierPool(request.workers, check=plan.benchmark.check) as verifier:
+  with Judges(request.workers, checks={"answer": plan.benchmark.check}) as judges:
     examiner = Examiner(
-      sampler, plan.tokenizer, verifier, plan.problems, max_new_tokens=preset.max_new_tokens
+      sampler, plan.tokenizer, judges, plan.problems, max_new_tokens=preset.max_new_tokens
     )
     judged = examiner(prepared, plan.prompts, asked, seed=request.seed, how=how)
     write_judged(judged, log, done=done, total=done + len(asked))

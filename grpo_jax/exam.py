@@ -19,7 +19,7 @@ from grpo_jax.model.qwen3 import Params
 from grpo_jax.randomness import Purpose, key_for, rollout_keys
 from grpo_jax.records import Finish
 from grpo_jax.sampling.sampler import Finished, Requests, Sampler
-from grpo_jax.verify import VerifierPool
+from grpo_jax.verify import Judges
 
 
 class Examiner:
@@ -29,12 +29,12 @@ class Examiner:
     self,
     sampler: Sampler,
     tokenizer: Tokenizer,
-    verifier: VerifierPool,
+    judges: Judges,
     problems: ProblemSet,
     *,
     max_new_tokens: int,
   ):
-    self._sampler, self._tokenizer, self._verifier = sampler, tokenizer, verifier
+    self._sampler, self._tokenizer, self._judges = sampler, tokenizer, judges
     self._problems, self._max_new_tokens = problems, max_new_tokens
 
   def __call__(
@@ -78,8 +78,9 @@ class Examiner:
   def _submit(self, finished: Finished, problem_R, sample_R) -> Iterator[tuple]:
     """Hands completions to the verifier; yields all else that is known of them, and its promise."""
     texts = [self._tokenizer.decode(tokens) for tokens in finished.tokens]
-    golds = [self._problems[problem_R[r]].answer for r in finished.rollout_F]
-    verdicts = self._verifier.submit_all(texts, golds)
+    problems = [self._problems[problem_R[r]] for r in finished.rollout_F]
+    golds = [problem.answer for problem in problems]
+    verdicts = self._judges.submit_all(texts, golds, [problem.judge for problem in problems])
     for f, r in enumerate(finished.rollout_F):
       fields = {
         "problem": int(problem_R[r]),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from grpo_jax.answers import Answers
-from grpo_jax.data.problems import ProblemSet
+from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.randomness import Purpose, generator_for
 from grpo_jax.records import Samples
 from grpo_jax.verify import Outcome, Verdict, VerifierPool
@@ -58,7 +58,8 @@ class Audit:
 
 @dataclasses.dataclass(frozen=True)
 class Auditor:
-  """Asks a second grader about some rollouts of each step, in the background.
+  """Asks a second grader about some rollouts of each step that give an answer (a program or a next
+  step has no second grader), in the background.
 
   Attributes:
     pool: workers of SECOND_GRADER.
@@ -72,9 +73,12 @@ class Auditor:
   seed: int
 
   def __call__(self, answers: Answers, step: int) -> Audit:
-    scored = np.flatnonzero([v.outcome is not Outcome.UNSCORED for v in answers.verdicts])
+    audible_R = [
+      verdict.outcome is not Outcome.UNSCORED and self.problems[problem].judge == Problem.judge
+      for verdict, problem in zip(answers.verdicts, answers.problem_R, strict=True)
+    ]
     stream = generator_for(self.seed, Purpose.AUDIT, step)
-    chosen = stream.permutation(scored)[: self.rollouts]
+    chosen = stream.permutation(np.flatnonzero(audible_R))[: self.rollouts]
     asked = self.pool.submit_all(
       [answers.texts[r] for r in chosen],
       [self.problems[answers.problem_R[r]].answer for r in chosen],

@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from grpo_jax import cli
-from grpo_jax.build import load_task, make_model, make_sampler, start_folder
+from grpo_jax.build import load_task, make_judges, make_model, make_sampler, start_folder
 from grpo_jax.check import check
 from grpo_jax.distribution import decoding
 from grpo_jax.errors import UserError
@@ -36,7 +36,6 @@ from grpo_jax.sample import load
 from grpo_jax.slots import measured_on
 from grpo_jax.task import Prompts, Task
 from grpo_jax.train import config_of_command
-from grpo_jax.verify import VerifierPool
 
 
 def profile_prompts(config: ConfigDict, out: str, samples: int) -> None:
@@ -71,7 +70,8 @@ def profile_prompts(config: ConfigDict, out: str, samples: int) -> None:
 def open_samples(path: pathlib.Path, config: ConfigDict, task: Task) -> RunFolder:
   """The folder of the samples; it belongs to one policy and one set of problems for life."""
   whole = config.to_dict()
-  settings = {key: whole[key] for key in ("seed", "model", "tokenizer", "warm_start", "data")}
+  kept = ("seed", "model", "tokenizer", "warm_start", "data", "more")
+  settings = {key: whole[key] for key in kept}
   settings |= {
     "problems": task.training.problems.fingerprint,
     "max_new_tokens": config.rollout.max_new_tokens,
@@ -99,11 +99,11 @@ def draw(
       return
     sampler = make_sampler(config, model)
     prepared = load(folder, model, sampler)
-    with VerifierPool(config.verifier.workers, config.verifier.deadline_seconds) as verifier:
+    with make_judges(config, task) as judges:
       examiner = Examiner(
         sampler,
         task.tokenizer,
-        verifier,
+        judges,
         task.training.problems,
         max_new_tokens=config.rollout.max_new_tokens,
       )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
+from grpo_jax.answers import Answers
 from grpo_jax.distribution import Decoding
 from grpo_jax.errors import UserError
 from grpo_jax.learner.kl import KLPenalty
@@ -26,15 +27,18 @@ from grpo_jax.methods.perplexity import PerplexityWindow
 from grpo_jax.methods.phases import EasyToHard, easy_to_hard
 from grpo_jax.methods.profile import Profile, load_profile
 from grpo_jax.methods.select import ShuffledEpochs, Streams
+from grpo_jax.methods.stages import AtPlateau, AtStep, OneStage, Stages, TwoStages
 from grpo_jax.methods.uncertainty import MostUncertain
 from grpo_jax.model.lora import fingerprint
 from grpo_jax.model.qwen3 import Params, Qwen3
 from grpo_jax.model.sharding import Layout
 from grpo_jax.randomness import Purpose, generator_for
-from grpo_jax.records import Samples, abstract_rollouts
+from grpo_jax.records import abstract_rollouts
 from grpo_jax.replay.buffer import Replay
 from grpo_jax.replay.priority import Draw
 from grpo_jax.task import Task
+from grpo_jax.verify import Outcome
+from grpo_jax.verify.scripts import mixes_scripts
 
 
 def make_decisions(config: ConfigDict, task: Task, profile: Profile | None) -> Decisions:
@@ -43,6 +47,7 @@ def make_decisions(config: ConfigDict, task: Task, profile: Profile | None) -> D
   share_P = profile and profile.share_P[[prompt.problem for prompt in task.training.prompts]]
   select = SELECT[config.select](config, streams, share_P)
   return Decisions(
+    stages=make_stages(config, task),
     select=select,
     allocate=ALLOCATE[config.allocate](config),
     budget=Budget(config.rollout.problems, config.rollout.samples),
@@ -59,6 +64,26 @@ def make_measure(config: ConfigDict, model: Qwen3, num_ids: int) -> PromptPerple
     longest=config.data.max_prompt_tokens,
     microbatch_tokens=config.optimizer.microbatch_tokens,
   )
+
+
+def make_stages(config: ConfigDict, task: Task) -> Stages:
+  """Which of the problems can be selected."""
+  if config.stages.switch == "none":
+    return OneStage()
+  return TwoStages(task.training.sizes[0], STAGES[config.stages.switch](config))
+
+
+OF_EXAM, OF_STEP = ("eval/accuracy",), ("reward/mean", "reward/right")  # what a plateau is seen in
+STAGES = {
+  "step": lambda config: AtStep(config.stages.step),
+  "share": lambda config: AtStep(round(config.stages.share * config.steps)),
+  "plateau": lambda config: AtPlateau(
+    config.stages.metric,
+    config.stages.window,
+    config.stages.gain,
+    every=config.eval.every if config.stages.metric in OF_EXAM else 1,
+  ),
+}
 
 
 def profile_of(config: ConfigDict, task: Task, folder: pathlib.Path) -> Profile | None:
@@ -149,17 +174,22 @@ def make_draw(config: ConfigDict) -> Draw:
 
 def make_penalties(
   config: ConfigDict, model: Qwen3, reference: Params | None, how: Decoding
-) -> dict[str, Callable[[Samples], np.ndarray]]:
+) -> dict[str, Callable[[Answers], np.ndarray]]:
   """What rewards lose beside the verdict, by name; none that is off."""
   penalties = {}
   longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
   rows = rows_within(config.optimizer.microbatch_tokens, longest)
+  if config.reward.format:
+    penalties["format"] = lambda answers: config.reward.format * unparseable(answers)
+  if config.reward.language_mix:
+    penalties["language_mix"] = lambda answers: config.reward.language_mix * mixed(answers)
   if config.reward.overlong:
-    penalties["overlong"] = functools.partial(
+    overlong = functools.partial(
       overlong_penalty, limit=config.rollout.max_new_tokens, share=config.reward.overlong
     )
+    penalties["overlong"] = lambda answers: overlong(answers.samples)
   if config.reward.kl_coef:
-    penalties["kl"] = KLPenalty(
+    to_start = KLPenalty(
       model,
       reference,
       how,
@@ -167,4 +197,15 @@ def make_penalties(
       coef=config.reward.kl_coef,
       microbatch_rows=rows * model.layout.batch_shards,
     )
+    penalties["kl"] = lambda answers: to_start(answers.samples)
   return penalties
+
+
+def unparseable(answers: Answers) -> np.ndarray:
+  """bool [R]: where no answer stands in the form its judge reads (a box, a block of code)."""
+  return np.array([verdict.outcome is Outcome.UNPARSEABLE for verdict in answers.verdicts])
+
+
+def mixed(answers: Answers) -> np.ndarray:
+  """bool [R]: where a completion mixes languages."""
+  return np.array([mixes_scripts(text) for text in answers.texts])

@@ -2,26 +2,29 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
-from grpo_jax.data.arithmetic import ALPHABET, arithmetic_problems
-from grpo_jax.data.problems import ProblemSet
+from grpo_jax.data.arithmetic import ALPHABET, arithmetic_problems, arithmetic_programs
+from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.data.prompts import Prompt, tokenize_prompts
 from grpo_jax.data.sources import load_problems
-from grpo_jax.data.tokenizer import Tokenizer, character_tokenizer, load_tokenizer
+from grpo_jax.data.tokenizer import ASCII, Tokenizer, character_tokenizer, load_tokenizer
 from grpo_jax.errors import UserError
 
-CHARACTERS = "characters"  # names the built-in tokenizer of the arithmetic source
+# The built-in tokenizers: the least that arithmetic needs, and all of ASCII.
+ALPHABETS = {"characters": ALPHABET, "ascii": ASCII}
+MADE_UP = {"arithmetic": arithmetic_problems, "arithmetic_programs": arithmetic_programs}
 
 
 @dataclasses.dataclass(frozen=True)
 class ProblemSpec:
   """Where a problem set comes from; the fields of `config.data` and `config.eval`."""
 
-  source: str  # "arithmetic", or a source of data.sources
+  source: str  # of MADE_UP, or a source of data.sources
   path: str = ""
   split: str = "train"
   limit: int = 0  # at most this many problems; 0: all (arithmetic: how many to make)
-  levels: tuple[int, ...] = ()  # arithmetic: digits of the operands
+  levels: tuple[int, ...] = ()  # of what is made up: digits of the operands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Prompts:
   problems: ProblemSet
   prompts: list[Prompt]
   dropped: int  # prompts longer than the limit
+  sizes: tuple[int, ...]  # prompts of each set that was joined, in their order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +54,36 @@ def load_prompts(
   Raises:
     UserError: whatever is wrong with the files, the template, or all lengths.
   """
-  if spec.source == "arithmetic":
-    problems = arithmetic_problems(
-      count=spec.limit, levels=spec.levels, seed=seed, split=spec.split
-    )
+  if spec.source in MADE_UP:
+    make = MADE_UP[spec.source]
+    problems = make(count=spec.limit, levels=spec.levels, seed=seed, split=spec.split)
   else:
     problems = load_problems(spec.source, path=spec.path, split=spec.split, limit=spec.limit)
   prompts, dropped = tokenize_prompts(problems, tokenizer, template, max_tokens)
-  return Prompts(problems, prompts, dropped)
+  return Prompts(problems, prompts, dropped, (len(prompts),))
+
+
+def join(sets: Sequence[Prompts]) -> Prompts:
+  """One set of all, in their order."""
+  problems: tuple[Problem, ...] = ()
+  prompts: list[Prompt] = []
+  for one in sets:
+    prompts += [Prompt(len(problems) + p.problem, p.tokens) for p in one.prompts]
+    problems += one.problems.problems
+  name = "+".join(one.problems.name for one in sets)
+  sizes = tuple(len(one.prompts) for one in sets)
+  return Prompts(ProblemSet(name, problems), prompts, sum(one.dropped for one in sets), sizes)
 
 
 def open_tokenizer(name: str, model_folder: str) -> Tokenizer:
-  """The tokenizer of a folder, of the model's own folder (""), or the built-in one.
+  """The tokenizer of a folder, of the model's own folder (""), or a built-in one.
 
   Raises:
     UserError: no tokenizer was named and there is no model folder to take it from.
   """
-  if name == CHARACTERS:
-    return character_tokenizer(ALPHABET)
+  if name in ALPHABETS:
+    return character_tokenizer(ALPHABETS[name])
   if not name and not model_folder:
-    raise UserError(f"config.tokenizer: name a folder or {CHARACTERS!r}; there is no model.folder")
+    known = " or ".join(map(repr, ALPHABETS))
+    raise UserError(f"config.tokenizer: name a folder, {known}; there is no model.folder")
   return load_tokenizer(pathlib.Path(name or model_folder).expanduser())

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from grpo_jax import cli
 from grpo_jax.buckets import bucket
-from grpo_jax.build import Parts, build, load_task, make_model, start_folder
+from grpo_jax.build import Parts, build, load_task, make_judges, make_model, start_folder
 from grpo_jax.check import check
 from grpo_jax.collect import Fresh, rollout_entries
 from grpo_jax.errors import UserError
@@ -71,12 +71,12 @@ def train(config: ConfigDict, workdir: str) -> None:
     folder = start_folder(config, task, model, run)
     deadline = config.verifier.deadline_seconds
     with (
-      VerifierPool(config.verifier.workers, deadline) as verifier,
+      make_judges(config, task) as judges,
       VerifierPool(1, deadline, check=SECOND_GRADER) as second,
       open_checkpoints(config, run) as checkpoints,
     ):
       stop = Stop(config.checkpoint.deadline_seconds)
-      parts = build(config, task, model, folder, verifier, second, stop.check)
+      parts = build(config, task, model, folder, judges, second, stop.check)
       introduce(config, task, parts, changes)
       snapshot = begin_or_resume(config, task, parts, folder, checkpoints)
       with stop:
@@ -146,6 +146,9 @@ def loop(
       cost = add_cost(cost, parts, fresh, metrics)
       if is_time(step, config.eval.every, config.steps):
         metrics |= parts.exam(prepared)
+      deciding, opened = parts.collect.decide.passed(deciding, step, metrics)
+      if opened:
+        progress.say(f"Step {step}: the next stage begins, with {opened:,} problems.")
       log.write(step, metrics | cost.as_metrics())
       show(progress, alarms, step, metrics, fresh.nonfinite)
       if step == 1 or is_time(step, config.log.rollouts_every, config.steps):

@@ -13,7 +13,7 @@ from grpo_jax.model.config import Qwen3Config
 from grpo_jax.model.qwen3 import Qwen3, init_params
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.sampling.sampler import Sampler
-from grpo_jax.verify import VerifierPool
+from grpo_jax.verify import Judges
 
 PROBLEMS = arithmetic_problems(count=5, levels=(2,), seed=0, split="train")
 TOKENIZER = character_tokenizer(ALPHABET)
@@ -30,12 +30,12 @@ def ask():
   )  # fmt: skip
   model = Qwen3(config, make_layout(devices=jax.devices()[:1]))
   params = init_params(model, jax.random.key(0))
-  with VerifierPool(1) as verifier:
+  with Judges(1) as judges:
 
     def ask(prompts, copies, slots):
       sampler = Sampler(model, slots=slots, burst=3)
       answerer = Answerer(
-        sampler, TOKENIZER, verifier, PROBLEMS, max_prompt_tokens=6, max_new_tokens=8
+        sampler, TOKENIZER, judges, PROBLEMS, max_prompt_tokens=6, max_new_tokens=8
       )
       return answerer(sampler.prepare(params), prompts, np.array(copies), jax.random.key(1), HOT)
 

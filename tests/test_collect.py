@@ -18,12 +18,14 @@ from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
 from grpo_jax.methods.perplexity import PerplexityWindow
 from grpo_jax.methods.select import ShuffledEpochs
+from grpo_jax.methods.stages import OneStage
 from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Finish, Samples
 from grpo_jax.verify import Outcome, Verdict
 
 LENGTH_R = np.array([10, 4, 9, 2, 10, 10], np.int32)
+ALL_KEPT = [1, 1, 1, 0, 1, 1]
 OUTCOMES = [Outcome.RIGHT, Outcome.WRONG, Outcome.RIGHT, Outcome.UNSCORED] + [Outcome.RIGHT] * 2
 
 
@@ -43,13 +45,16 @@ def answers() -> Answers:
 
 def collect(**changes):
   choices = {
-    "decide": Decisions(ShuffledEpochs(np.random.default_rng), AsSelected(), Budget(2, 3), 1),
+    "decide": Decisions(
+      OneStage(), ShuffledEpochs(np.random.default_rng), AsSelected(), Budget(2, 3), 1
+    ),
     "prompts": [None] * 8,
     "rounds": 1,
     "answerer": lambda *_: answers(),
     "keep": KEEP["everything"],
     "weigh": WEIGH["equal"],
     "keep_truncated": True,
+    "zero_truncated": False,
     "reward_right": 1.0,
     "reward_wrong": -1.0,
     "penalties": {},
@@ -63,7 +68,7 @@ def collect(**changes):
 
 def test_penalties_come_off_before_the_baseline():
   overlong = functools.partial(overlong_penalty, limit=10, share=0.2)
-  fresh = collect(penalties={"overlong": overlong})
+  fresh = collect(penalties={"overlong": lambda answers: overlong(answers.samples)})
   np.testing.assert_allclose(fresh.reward_R, [0, -1, 0.5, np.nan, 0, 0])
   np.testing.assert_allclose(fresh.advantage_R, np.array([1, -5, 4, 0, 0, 0]) / 6, atol=1e-6)
   np.testing.assert_allclose(fresh.metrics["reward/overlong_penalty"], 3.5 / 6)
@@ -71,13 +76,13 @@ def test_penalties_come_off_before_the_baseline():
 
 def test_a_filter_looks_at_verdicts_not_at_penalties():
   """Answers all right but of different lengths are still a group without signal on being right."""
-  uneven = {"any": lambda samples: 0.1 * np.arange(6)}
+  uneven = {"any": lambda answers: 0.1 * np.arange(6)}
   fresh = collect(penalties=uneven, keep=KEEP["mixed_groups"])
   np.testing.assert_array_equal(fresh.rollouts.weight_R, [1, 1, 1, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
-  ("kept", "weight"), [(True, [1, 1, 1, 0, 1, 1]), (False, [0, 1, 1, 0, 0, 0])]
+  ("kept", "weight"), [(True, ALL_KEPT), (False, [0, 1, 1, 0, 0, 0])]
 )
 def test_truncated_rollouts_may_be_left_out_of_the_loss_but_not_of_the_baseline(kept, weight):
   fresh = collect(keep_truncated=kept)
@@ -107,7 +112,7 @@ def test_prompts_are_measured_before_they_are_chosen():
     return answers()
 
   fresh = collect(
-    decide=Decisions(select, AsSelected(), Budget(2, 3), 1, select.candidates),
+    decide=Decisions(OneStage(), select, AsSelected(), Budget(2, 3), 1, select.candidates),
     prompts=[Prompt(place, (9 - place,)) for place in range(8)],
     answerer=answerer,
     measure=lambda prepared, prompts: np.array([tokens[0] for tokens in prompts], float),
@@ -117,8 +122,28 @@ def test_prompts_are_measured_before_they_are_chosen():
   assert fresh.metrics["rollout/prompt_perplexity"] == 2.5
 
 
+def test_truncated_rollouts_may_keep_their_place_and_learn_nothing():
+  """Advantage 0 after the baseline, weight 1: a token mean still counts their tokens."""
+  fresh = collect(zero_truncated=True)
+  np.testing.assert_array_equal(fresh.rollouts.weight_R, ALL_KEPT)
+  np.testing.assert_allclose(fresh.advantage_R, [0, -4 / 3, 2 / 3, 0, 0, 0], rtol=1e-6)
+
+
+def test_a_graded_answer_is_worth_its_share_of_what_lies_between_wrong_and_right():
+  """The filter sees that the marks differ; the ledger counts full marks only."""
+  graded = answers()
+  for r, score in ((0, 0.25), (1, 0.5), (2, 0.25)):
+    graded.verdicts[r] = Verdict(Outcome.WRONG, "", "", score)
+  graded.verdicts[3] = Verdict(Outcome.RIGHT, "", "")
+  fresh = collect(answerer=lambda *_: graded, keep=KEEP["mixed_groups"])
+  np.testing.assert_allclose(fresh.reward_R, [-0.5, 0, -0.5, 1, 1, 1])
+  np.testing.assert_array_equal(fresh.rollouts.weight_R, [1, 1, 1, 0, 0, 0])
+  assert fresh.metrics["reward/groups_with_a_right"] == 0.5
+  assert fresh.metrics["reward/zero_variance_share"] == 0.5
+
+
 def test_a_penalty_that_is_not_finite_leaves_its_rollout_unscored():
-  fresh = collect(penalties={"kl": lambda samples: np.array([np.inf, 0, 0, 0, 0, np.nan])})
+  fresh = collect(penalties={"kl": lambda answers: np.array([np.inf, 0, 0, 0, 0, np.nan])})
   np.testing.assert_allclose(fresh.advantage_R[:3], [0, -1, 1])
   np.testing.assert_array_equal(fresh.rollouts.weight_R, [0, 1, 1, 0, 1, 0])
   assert np.isfinite(fresh.rollouts.reward_R).all()

@@ -15,6 +15,7 @@ from grpo_jax.methods.choice import Budget
 from grpo_jax.methods.decide import Decisions
 from grpo_jax.methods.keep import KEEP
 from grpo_jax.methods.select import ShuffledEpochs
+from grpo_jax.methods.stages import OneStage
 from grpo_jax.methods.weigh import WEIGH
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.records import Finish, Samples
@@ -48,13 +49,16 @@ def step_of(*rounds, most, keep="mixed_groups"):
     return answers(prompts, rounds[len(keys) - 1], len(keys))
 
   collector = Collector(
-    decide=Decisions(ShuffledEpochs(np.random.default_rng), AsSelected(), BUDGET, window=1),
+    decide=Decisions(
+      OneStage(), ShuffledEpochs(np.random.default_rng), AsSelected(), BUDGET, window=1
+    ),
     prompts=list(range(9)),
     rounds=most,
     answerer=answerer,
     keep=KEEP[keep],
     weigh=WEIGH["equal"],
     keep_truncated=True,
+    zero_truncated=False,
     reward_right=1.0,
     reward_wrong=0.0,
     penalties={},

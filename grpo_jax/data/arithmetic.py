@@ -12,8 +12,10 @@ stream, so a set is the same on every machine and for every version.
 """
 
 import collections
+import dataclasses
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 
@@ -71,6 +73,28 @@ def arithmetic_problems(
       )
     problems.append(_problem(*operands, level))
   return ProblemSet(name="arithmetic", problems=tuple(problems))
+
+
+def arithmetic_programs(**choices) -> ProblemSet:
+  """The same sums as programs to write: `print 47+38` asks for one that prints 85.
+
+  Args:
+    choices: of `arithmetic_problems`.
+  """
+  problems = arithmetic_problems(**choices).problems
+  return ProblemSet("arithmetic_programs", tuple(map(_program, problems)))
+
+
+def _program(problem: Problem) -> Problem:
+  terms = problem.question.removesuffix("=")
+  return dataclasses.replace(
+    problem,
+    question=f"print {terms}\n",
+    answer=json.dumps({"pairs": [["", problem.answer]]}),
+    solution=f"```python\nprint({terms})\n```",
+    source="arithmetic_programs",
+    judge="program",
+  )
 
 
 def with_mistakes(problem: Problem, rng: np.random.Generator, rate: float) -> str:

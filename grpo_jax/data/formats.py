@@ -2,11 +2,12 @@
 
 GSM8K keeps the answer behind `####` at the end of the solution; MATH and the sets that follow it
 have an `answer` field, or else the last `\\boxed` of the solution. Minerva lists several ways to
-write one answer, OlympiadBench several answers. Each function turns one row into a `Problem` or
-says which row is wrong and what was expected there.
+write one answer, OlympiadBench several answers. The answer of a program is its tests.
+Each function turns a row into a `Problem` or says which row is wrong and what was expected there.
 """
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +15,12 @@ from collections.abc import Sequence
 from grpo_jax.data.problems import Problem
 from grpo_jax.data.rows import Row
 from grpo_jax.errors import UserError
+
+_ASK_FOR_OUTPUT = (
+  "Write a Python program that reads standard input and prints the result to standard output. "
+  "Put the whole program into one ```python block."
+)
+_ASK_FOR_CODE = "Write it in Python. Put all of the code into one ```python block."
 
 _QUESTION_FIELDS = ("problem", "question", "prompt")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
@@ -92,6 +99,33 @@ def olympiadbench_problem(row: Row) -> Problem:
   return dataclasses.replace(problem, answer=f"{problem.answer} within {error}")
 
 
+def program_problem(row: Row) -> Problem:
+  """A problem that is solved by a Python program, whose tests are the answer.
+
+  Args:
+    row: has the question as `problem`, `question` or `prompt`; and either `tests`, a list of
+      `{"input": stdin, "output": stdout}` (and maybe `tolerance`, how far off a printed number may
+      be), or `test_code`, Python whose asserts call the program's functions (and maybe
+      `entry_point`, the name of the function that is asked for). Maybe also `solution`, a
+      completion that passes, and `level`. `verify.programs` says what tests count as passed.
+  """
+  question = _text(row, _QUESTION_FIELDS)
+  pairs, code = row.fields.get("tests"), _optional_text(row, "test_code")
+  if (pairs is None) == (code is None):
+    raise UserError(f"{row.place}: expected either 'tests' or 'test_code'")
+  if code is None:
+    ask, tests = _ASK_FOR_OUTPUT, {"pairs": _pairs(row, pairs)}
+    if row.fields.get("tolerance") is not None:
+      tests["tolerance"] = _tolerance(row, row.fields["tolerance"])
+  else:
+    entry_point = _optional_text(row, "entry_point")
+    ask, tests = _ASK_FOR_CODE, {"code": code, "entry_point": entry_point}
+  solution = _optional_text(row, "solution")
+  return Problem(
+    f"{question}\n\n{ask}", json.dumps(tests), solution, _level(row), judge="program"
+  )
+
+
 def last_boxed(text: str) -> str | None:
   """What the last `\\boxed` (or MATH's older `\\fbox`) holds; None without one, or if unclosed."""
   start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
@@ -153,6 +187,31 @@ def _boxed_answer(row: Row, solution: str | None) -> str:
       f"{row.place}: there is no 'answer', and 'solution' has no closed \\boxed{{}} to take it from"
     )
   return answer
+
+
+def _pairs(row: Row, tests: object) -> list[tuple[str, str]]:
+  listed = tests if isinstance(tests, list) else []
+  if not listed or any(not isinstance(t, dict) or set(t) != {"input", "output"} for t in listed):
+    raise UserError(
+      f"{row.place}: 'tests' must be a list of {{\"input\": text, \"output\": text}}, "
+      f"not {tests!r:.80}"
+    )
+  of_test = [Row(test, f"{row.place}, test {n}") for n, test in enumerate(listed, start=1)]
+  return [(_test_text(test, "input"), _test_text(test, "output")) for test in of_test]
+
+
+def _test_text(test: Row, name: str) -> str:
+  """It may be empty, unlike other texts."""
+  value = test.fields[name]
+  if not isinstance(value, str):
+    raise UserError(f"{test.place}: {name!r} must be text, not {value!r:.80}")
+  return _encodable(test, name, value)
+
+
+def _tolerance(row: Row, value: object) -> float:
+  if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    raise UserError(f"{row.place}: 'tolerance' must be a number of at least 0, not {value!r:.80}")
+  return float(value)
 
 
 def _first_writing(answer: str) -> str:

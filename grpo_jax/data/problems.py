@@ -14,14 +14,16 @@ from collections.abc import Iterator
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """One question and its right answer.
+  """One question, and what its answers are judged by.
 
   Attributes:
     question: what is asked, without any prompt around it.
-    answer: the right final answer: a number or LaTeX, without `\\boxed` or `####`.
+    answer: what the judge compares with. For "answer" the right final answer: a number or LaTeX,
+      without `\\boxed` or `####`.
     solution: a worked solution that ends in the answer, where the set has one.
     level: difficulty as the set names it ("5" for the fifth level).
     source: name of the set it came from.
+    judge: by name; the judges are `verify.judges`.
   """
 
   question: str
@@ -29,6 +31,7 @@ class Problem:
   solution: str | None = None
   level: str | None = None
   source: str = ""
+  judge: str = "answer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,7 @@ class ProblemSet:
     """sha256 (hex) over the problems in order; without names, so that a file may be moved."""
     digest = hashlib.sha256()
     for problem in self.problems:
-      fields = (problem.question, problem.answer, problem.solution, problem.level)
+      fields = [problem.question, problem.answer, problem.solution, problem.level]
+      fields += [problem.judge] * (problem.judge != Problem.judge)
       digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()

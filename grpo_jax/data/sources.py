@@ -18,7 +18,7 @@ from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.data.rows import read_rows
 from grpo_jax.errors import UserError
 
-SOURCES = ("gsm8k", "math", "minerva", "olympiadbench", "jsonl")
+SOURCES = ("gsm8k", "math", "minerva", "olympiadbench", "jsonl", "code")
 
 # Where a folder may keep a split; the first pattern that matches anything gives all its matches.
 _LAYOUTS = (
@@ -49,8 +49,9 @@ def load_problems(
 
   Args:
     source: "gsm8k" (solutions that end in `#### N`), "math" (MATH and the sets in its style),
-      "minerva" (several ways to write an answer), "olympiadbench" (several answers), or "jsonl"
-      (the same fields as "math", or others by name).
+      "minerva" (several ways to write an answer), "olympiadbench" (several answers), "jsonl" (the
+      same fields as "math", or others by name), or "code" (programs to write, with their tests:
+      `formats.program_problem`).
     path: a file, or a folder that has the split.
     split: which part of the folder; a file is read whole.
     limit: keep the first this many problems; 0 keeps all.
@@ -88,8 +89,10 @@ def _read(
   answer_field: str,
   cache_dir: str | pathlib.Path | None,
 ) -> Iterable[Problem]:
-  if source == "jsonl":
+  if source in ("jsonl", "code"):
     rows = itertools.chain.from_iterable(map(read_rows, _split_files(location, split)))
+    if source == "code":
+      return map(formats.program_problem, rows)
     return (formats.math_problem(row, question_field, answer_field) for row in rows)
 
   from grpo_jax.data import builders  # brings in TFDS, which the other sources do without

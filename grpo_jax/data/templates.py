@@ -76,6 +76,11 @@ TEMPLATES: dict[str, Template] = {
       ),
     ),
     Template(
+      name="chatml",
+      source="the general system turn of chatml_boxed around a question that is a whole request",
+      prompt=lambda question: chatml(question, system="You are a helpful assistant."),
+    ),
+    Template(
       name="qwen3_thinking",
       source="model cards of Qwen3 (2025): the instruction after the question, no system turn",
       prompt=lambda question: user_turn(f"{question}\n{_STEP_BY_STEP}"),

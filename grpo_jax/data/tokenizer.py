@@ -28,6 +28,10 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 _CHATML_ENDS = ("<|im_end|>", "<|endoftext|>")
 
 
+# For `character_tokenizer`: printable ASCII, and as one token each what judges look for.
+ASCII = (*map(chr, range(32, 127)), "\n", "\\boxed", "<think>", "</think>", "```python")
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
   """A tokenizer, with the ids that sampling and training need to know.

@@ -1,4 +1,4 @@
-"""What next, given all that is known? Selection and allocation, composed over one ledger.
+"""What next, given all that is known? Stages, selection and allocation over one ledger.
 
 A decision depends on its state alone, so a run that goes on from a checkpoint decides as if it had
 never stopped.
@@ -14,6 +14,7 @@ from grpo_jax.methods.allocate import Allocate
 from grpo_jax.methods.choice import Budget, Choice, State
 from grpo_jax.methods.ledger import Evidence, Ledger, empty_ledger
 from grpo_jax.methods.select import Select
+from grpo_jax.methods.stages import Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,11 @@ class DecisionState:
   ledger: Ledger
   select: State
   allocate: State
+  stages: State
 
   def to_dict(self) -> dict[str, Any]:
     """JSON values, from which `from_dict` makes an equal state."""
-    slots = {"select": self.select, "allocate": self.allocate}
+    slots = {"select": self.select, "allocate": self.allocate, "stages": self.stages}
     lists = {
       slot: {key: value.tolist() for key, value in state.items()} for slot, state in slots.items()
     }
@@ -34,11 +36,11 @@ class DecisionState:
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> "DecisionState":
-    select, allocate = (
-      {key: np.array(value) for key, value in values[slot].items()}
-      for slot in ("select", "allocate")
-    )
-    return cls(Ledger.from_dict(values["ledger"]), select, allocate)
+    slots = {
+      slot: {key: np.array(value) for key, value in values[slot].items()}
+      for slot in ("select", "allocate", "stages")
+    }
+    return cls(Ledger.from_dict(values["ledger"]), **slots)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Decisions:
   """The decisions of a run.
 
   Attributes:
-    select: which problems.
+    stages: which of them are open.
+    select: which of these next.
     allocate: how many rollouts each.
     budget: of one step, or of each round of a step.
     window: visits of a problem that the ledger remembers one by one.
@@ -54,6 +57,7 @@ class Decisions:
       prompt.
   """
 
+  stages: Stages
   select: Select
   allocate: Allocate
   budget: Budget
@@ -62,15 +66,16 @@ class Decisions:
 
   def start(self, size: int) -> DecisionState:
     """Before the first step, of `size` problems."""
-    return DecisionState(
-      empty_ledger(size, self.window), self.select.start(size), self.allocate.start()
-    )
+    ledger, stages = empty_ledger(size, self.window), self.stages.start()
+    select = self.select.start(self._open(ledger, stages))
+    return DecisionState(ledger, select, self.allocate.start(), stages)
 
   def to_measure(self, state: DecisionState) -> np.ndarray:
     """Problems whose prompts the next choice looks at, each once."""
     if self.candidates is None:
       return np.zeros(0, int)
-    return np.unique(self.candidates(state.select, state.ledger, self.budget))
+    open_now = self._open(state.ledger, state.stages)
+    return np.unique(self.candidates(state.select, open_now, self.budget))
 
   def measured(
     self, state: DecisionState, place_N: np.ndarray, perplexity_N: np.ndarray, step: int
@@ -80,7 +85,8 @@ class Decisions:
 
   def choose(self, state: DecisionState) -> tuple[Choice, DecisionState]:
     """What to ask next, `budget.rollouts` rollouts in all, and the state after asking it."""
-    choice, select = self.select(state.select, state.ledger, self.budget)
+    open_now = self._open(state.ledger, state.stages)
+    choice, select = self.select(state.select, open_now, self.budget)
     copies_N = self.allocate(state.allocate, state.ledger, choice)
     choice = dataclasses.replace(choice, copies_N=copies_N)
     return choice, dataclasses.replace(state, select=select)
@@ -91,4 +97,23 @@ class Decisions:
     """The state after all rollouts of `choice` were judged."""
     ledger = state.ledger.recorded(choice.place_N, evidence, step)
     allocate = self.allocate.judged(state.allocate, ledger, choice.place_N)
-    return DecisionState(ledger, state.select, allocate)
+    return dataclasses.replace(state, ledger=ledger, allocate=allocate)
+
+  def passed(
+    self, state: DecisionState, step: int, metrics: Mapping[str, float]
+  ) -> tuple[DecisionState, int]:
+    """The state after a step, and how many problems are open from now on if that has changed; 0 if
+    it has not."""
+    stages = self.stages.passed(state.stages, step, metrics)
+    after = dataclasses.replace(state, stages=stages)
+    if self.open(after) == self.open(state):
+      return after, 0
+    select = self.select.start(self._open(state.ledger, stages))
+    return dataclasses.replace(after, select=select), self.open(after)
+
+  def open(self, state: DecisionState) -> int:
+    """How many problems can be selected."""
+    return self.stages.open(state.stages, state.ledger.size)
+
+  def _open(self, ledger: Ledger, stages: State) -> Ledger:
+    return ledger.first(self.stages.open(stages, ledger.size))

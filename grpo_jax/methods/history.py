@@ -30,14 +30,13 @@ class WithoutSolved:
   streams: Streams
   return_every: int = 0
 
-  def start(self, size: int) -> State:
-    nothing_P = np.zeros(size, int)
+  def start(self, ledger: Ledger) -> State:
     return {
       "epoch": np.array(0),
       "cursor": np.array(0),  # problems taken of this epoch
-      "active_P": np.ones(size, bool),
-      "tries_before_P": nothing_P,  # what the ledger said when the epoch began
-      "rights_before_P": nothing_P,
+      "active_P": np.ones(ledger.size, bool),
+      "tries_before_P": ledger.tries_P,  # what the ledger said when the epoch began
+      "rights_before_P": ledger.rights_P,
     }
 
   def __call__(self, state: State, ledger: Ledger, budget: Budget) -> tuple[Choice, State]:

@@ -81,6 +81,13 @@ class Ledger:
     right_N, tried_N = self.recent_PW2[place_N].sum(axis=1).T
     return np.where(tried_N > 0, right_N / np.maximum(tried_N, 1), np.nan)
 
+  def first(self, size: int) -> "Ledger":
+    """What is known of the first `size` problems alone."""
+    of_problems = {
+      name: value[:size] for name, value in _fields(self).items() if "_P" in name
+    }
+    return dataclasses.replace(self, **of_problems)
+
   def to_dict(self) -> dict[str, list]:
     """JSON values."""
     return {name: value.tolist() for name, value in _fields(self).items()}

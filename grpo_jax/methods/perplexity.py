@@ -29,8 +29,8 @@ class PerplexityWindow:
   share: float
   steps: int
 
-  def start(self, size: int) -> State:
-    del size
+  def start(self, ledger: Ledger) -> State:
+    del ledger
     return {"taken": np.array(0)}
 
   def candidates(self, state: State, ledger: Ledger, budget: Budget) -> np.ndarray:

@@ -38,8 +38,8 @@ class EasyToHard:
   phases: tuple[np.ndarray, ...]
   sizes: tuple[int, ...]
 
-  def start(self, size: int) -> State:
-    del size
+  def start(self, ledger: Ledger) -> State:
+    del ledger
     return {"epoch": np.array(0), "cursor": np.array(0)}
 
   def __call__(self, state: State, ledger: Ledger, budget: Budget) -> tuple[Choice, State]:

@@ -16,8 +16,8 @@ Streams = Callable[[int], np.random.Generator]
 class Select(Protocol):
   """A choice of problems. Sizes it gives are kept by the allocation that does nothing special."""
 
-  def start(self, size: int) -> State:
-    """The state before the first choice among `size` problems."""
+  def start(self, ledger: Ledger) -> State:
+    """The state before the first choice among these problems."""
     ...
 
   def __call__(self, state: State, ledger: Ledger, budget: Budget) -> tuple[Choice, State]:
@@ -31,8 +31,8 @@ class ShuffledEpochs:
 
   streams: Streams
 
-  def start(self, size: int) -> State:
-    del size
+  def start(self, ledger: Ledger) -> State:
+    del ledger
     return {"taken": np.array(0)}
 
   def __call__(self, state: State, ledger: Ledger, budget: Budget) -> tuple[Choice, State]:

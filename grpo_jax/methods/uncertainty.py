@@ -33,8 +33,8 @@ class MostUncertain:
   exploration: float = 0.5
   warmup_steps: int = 20
 
-  def start(self, size: int) -> State:
-    del size
+  def start(self, ledger: Ledger) -> State:
+    del ledger
     return {"choices": np.array(0)}
 
   def __call__(self, state: State, ledger: Ledger, budget: Budget) -> tuple[Choice, State]:

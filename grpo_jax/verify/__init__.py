@@ -10,13 +10,16 @@
   second_opinion  math-verify on its own, to audit rewards
   child, pool  many completions at once, in processes that may hang, crash or be killed
   programs     does a program pass its tests? jailer, jail: where it can do no harm meanwhile
+  judges       each completion judged as its problem asks
+  scripts      does a text mix languages?
 
 No answer is ever evaluated as code; programs run only in `jail`. Every step has a bound on its
 size.
 """
 
+from grpo_jax.verify.judges import Judges
 from grpo_jax.verify.pool import VerifierPool
 from grpo_jax.verify.verdict import Outcome, Verdict
 from grpo_jax.verify.verifier import verify
 
-__all__ = ["Outcome", "Verdict", "VerifierPool", "verify"]
+__all__ = ["Judges", "Outcome", "Verdict", "VerifierPool", "verify"]

@@ -166,5 +166,5 @@ class VerifierPool:
 def _verdict(reply: Reply) -> Verdict:
   if reply.error:
     return Verdict(Outcome.UNSCORED, None, f"the check failed: {reply.error}")
-  outcome, answer, reason = reply.value
-  return Verdict(Outcome(outcome), answer, reason)
+  outcome, *rest = reply.value
+  return Verdict(Outcome(outcome), *rest)

@@ -17,6 +17,7 @@ that seeks out its judge as the same user; and root may start any number of proc
 import concurrent.futures
 import dataclasses
 import itertools
+import json
 import logging
 import math
 import re
@@ -57,6 +58,12 @@ class ProgramTests:
   def __post_init__(self) -> None:
     if bool(self.pairs) == bool(self.code.strip()):
       raise UserError("the tests of a program are either pairs of stdin and stdout, or code")
+
+  @classmethod
+  def from_json(cls, text: str) -> "ProgramTests":
+    """From an object of these fields, those left out that have their default."""
+    fields = json.loads(text)
+    return cls(**fields | {"pairs": tuple(map(tuple, fields.get("pairs", ())))})
 
 
 class ProgramJudge:

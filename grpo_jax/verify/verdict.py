@@ -2,10 +2,12 @@
 
 import dataclasses
 import enum
+import math
 
 
 class Outcome(enum.Enum):
-  """RIGHT is the only outcome that earns a reward; UNSCORED says nothing about the answer."""
+  """RIGHT earns all of the reward, UNSCORED says nothing about the answer, and the others earn what
+  their score says: nothing, unless the check grades."""
 
   RIGHT = "right"
   WRONG = "wrong"
@@ -15,11 +17,26 @@ class Outcome(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """The outcome, the answer as it was extracted (None: no answer), and one line saying why."""
+  """What a check says.
+
+  Attributes:
+    outcome: RIGHT means full marks; only that is a success to the ledger and to evaluations.
+    answer: as it was extracted; None: no answer.
+    reason: one line saying why.
+    score: of a check that grades, how much of a WRONG answer is right, from 0 to 1.
+  """
 
   outcome: Outcome
   answer: str | None
   reason: str
+  score: float = 0.0
 
   def __bool__(self) -> bool:
     return self.outcome is Outcome.RIGHT
+
+  @property
+  def mark(self) -> float:
+    """How right the answer is, from 0 to 1; NaN: unscored."""
+    if self.outcome is Outcome.UNSCORED:
+      return math.nan
+    return 1.0 if self.outcome is Outcome.RIGHT else self.score

@@ -1,6 +1,7 @@
 """The synthetic task: right, reproducible anywhere, and never with a test question in training."""
 
 import collections
+import json
 import re
 
 import numpy as np
@@ -8,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_jax.data.arithmetic import ALPHABET, arithmetic_problems, with_mistakes
+from grpo_jax.data.arithmetic import (
+  ALPHABET,
+  arithmetic_problems,
+  arithmetic_programs,
+  with_mistakes,
+)
 from grpo_jax.data.problems import Problem
+from grpo_jax.data.tokenizer import ASCII, character_tokenizer
 from grpo_jax.errors import UserError
 
 STEP = re.compile(r"(\d)\+(\d)(?:\+([01]))?=(\d)(\d);")
@@ -148,6 +155,18 @@ def test_columns_are_wrong_at_the_asked_rate(rate):
   rng = np.random.default_rng(0)
   wrong = [w for p in draw(count=2000) for w in columns_wrong(p, with_mistakes(p, rng, rate))]
   assert np.mean(wrong) == pytest.approx(rate, abs=0.025)  # over 3 standard errors of 4000 draws
+
+
+def test_sums_as_programs_are_the_same_sums():
+  choices = {"count": 20, "levels": (2,), "seed": 0, "split": "test"}
+  tokenizer = character_tokenizer(ASCII)
+  for program, total in zip(arithmetic_programs(**choices), draw(20, split="test"), strict=True):
+    assert program.question == f"print {total.question[:-1]}\n"
+    assert program.judge == "program"
+    assert json.loads(program.answer) == {"pairs": [["", total.answer]]}
+    assert tokenizer.decode(tokenizer.encode(program.solution)) == program.solution
+    printed = program.solution.removeprefix("```python\nprint(").removesuffix(")\n```")
+    assert sum(map(int, printed.split("+"))) == int(total.answer)
 
 
 def test_without_mistakes_the_text_is_the_solution():

@@ -1,5 +1,7 @@
 """The answer that earns the reward is the one the set's authors meant."""
 
+import json
+
 import pytest
 
 from grpo_jax.data.formats import (
@@ -8,6 +10,7 @@ from grpo_jax.data.formats import (
   math_problem,
   minerva_problem,
   olympiadbench_problem,
+  program_problem,
 )
 from grpo_jax.data.problems import Problem
 from grpo_jax.data.rows import Row
@@ -171,3 +174,39 @@ def test_all_answers_of_olympiadbench_count(fields, answer):
 def test_an_unreadable_tolerance_is_named(error):
   with pytest.raises(UserError, match=r"line 3: 'error' must be one positive number"):
     olympiadbench_problem(math_row(answer="1", error=error))
+
+
+def program_row(**fields):
+  return row(question="Double n.", **fields)
+
+
+def test_a_program_is_judged_by_outputs_or_by_code():
+  tests = [{"input": "4\n", "output": "8"}, {"input": "", "output": ""}]
+  printed = program_problem(program_row(tests=tests, tolerance=1e-6, solution="so", level=3))
+  assert json.loads(printed.answer) == {"pairs": [["4\n", "8"], ["", ""]], "tolerance": 1e-6}
+  assert (printed.judge, printed.solution, printed.level) == ("program", "so", "3")
+  assert printed.question.startswith("Double n.\n\n")
+  assert "standard output" in printed.question
+  called = program_problem(program_row(test_code="assert f(1) == 2", entry_point="f"))
+  assert json.loads(called.answer) == {"code": "assert f(1) == 2", "entry_point": "f"}
+  assert "standard output" not in called.question
+
+
+@pytest.mark.parametrize(
+  ("fields", "complaint"),
+  [
+    ({}, "expected either 'tests' or 'test_code'"),
+    ({"tests": [{"input": "", "output": ""}], "test_code": "assert f"}, "expected either"),
+    ({"tests": []}, "'tests' must be a list of {\"input\": text, \"output\": text}, not []"),
+    ({"tests": [{"input": ""}]}, "'tests' must be a list"),
+    ({"tests": [["1", "2"]]}, "'tests' must be a list"),
+    ({"tests": [{"input": 1, "output": "2"}]}, "test 1: 'input' must be text, not 1"),
+    ({"tests": [{"input": "", "output": "\ud800"}]}, "test 1: 'output' is not valid Unicode"),
+    ({"tests": [{"input": "", "output": ""}], "tolerance": "1"}, "'tolerance' must be a number"),
+  ],
+)
+def test_wrong_tests_are_named(fields, complaint):
+  with pytest.raises(UserError) as refused:
+    program_problem(program_row(**fields))
+  assert str(refused.value).startswith("set.jsonl, line 3")
+  assert complaint in str(refused.value)

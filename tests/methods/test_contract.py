@@ -25,7 +25,7 @@ from grpo_jax.records import Finish, Samples, abstract_rollouts
 from grpo_jax.slots import make_decisions, make_penalties
 from grpo_jax.verify import Outcome, Verdict
 
-PROBLEMS, BUDGET = 30, 8 * 3
+PROBLEMS, SECOND_SET, BUDGET = 30, 12, 8 * 3
 ROWS = methods.METHODS
 PAIRS = [f"{a}+{b}" for a, b in itertools.combinations(ROWS, 2)]
 # What collecting does not look at: pairs that differ in nothing else are tried once.
@@ -44,7 +44,9 @@ def config_of(method: str):
     UserError: the method makes no sense.
   """
   config = quickstart.get_config(f"method={method}")
-  config.data.limit = PROBLEMS
+  config.data.limit = PROBLEMS - SECOND_SET
+  config.more.update(source="arithmetic", levels=(2,), limit=SECOND_SET, template="plain")
+  config.eval.every, config.stages.window = 1, 1  # the second stage begins after two steps
   config.eval.limit = 8
   config.rollout.problems, config.rollout.samples, config.rollout.slots = 8, 3, 8
   config.rollout.rounds = min(config.rollout.rounds, 3)
@@ -68,10 +70,13 @@ def silly(method: str) -> str:
       return "one problem a step: there is nothing to split"
     if set_to.get("select") == "easy_to_hard":
       return "the sizes of their phases"
-  if set_to.get("advantage.scale") == "beta" and set_to.get("reward.overlong"):
+  shaped = any(set_to.get(f"reward.{key}") for key in ("format", "language_mix", "overlong"))
+  if set_to.get("advantage.scale") == "beta" and shaped:
     return "rewards of two values"
   if set_to.get("loss.clip") == "minirl" and set_to.get("loss.correction"):
     return "weighed by the ratio to the sampler already"
+  if set_to.get("stages.switch") and set_to.get("select") == "easy_to_hard":
+    return "whose phases are the stages"
   return ""
 
 
@@ -177,6 +182,7 @@ def steps_of(collector, state, steps):
   collected = []
   for step in steps:
     fresh, state = collector(None, state, key_for(0, Purpose.ROLLOUT, step), step)
+    state, _ = collector.decide.passed(state, step, {"eval/accuracy": 0.5})
     collected.append(dataclasses.replace(fresh, rollouts=jax.device_get(fresh.rollouts)))
   return collected, state
 

@@ -20,6 +20,14 @@ from grpo_jax.errors import UserError
     ({"by_capability.least": 0}, "config.by_capability.least is 0; it must be 1 or above"),
     ({"by_capability.most": 1}, "config.by_capability.most is 1; it must be 2 or above"),
     ({"by_capability.concentration": 1.0}, "must be 2 or above"),
+    ({"stages.switch": "soon"}, "'soon'; known: none, step, share, plateau"),
+    ({"stages.switch": "step"}, "config.stages.switch 'step' needs config.more.source"),
+    ({"stages.share": 1.5}, "config.stages.share is 1.5; it must be between 0 and 1"),
+    ({"stages.metric": "train/loss"}, "known: eval/accuracy, reward/mean, reward/right"),
+    (
+      {"stages.switch": "step", "more.source": "code", "select": "easy_to_hard",
+       "easy_to_hard.profile": "file"}, "'step' does not go with config.select 'easy_to_hard'",
+    ),
   ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_reason(changes, named):

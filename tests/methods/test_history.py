@@ -15,7 +15,7 @@ MIXED, RIGHT, WRONG, UNKNOWN = "10", "11", "00", "??"
 def epochs(verdicts, *, count, batch, return_every=0):
   """The problems of each batch when problem p always gets `verdicts[p]`."""
   select, size = WithoutSolved(streams, return_every), len(verdicts)
-  state, ledger = select.start(size), empty_ledger(size, window=1)
+  state, ledger = select.start(empty_ledger(size, 1)), empty_ledger(size, window=1)
   batches = []
   for step in range(1, count + 1):
     choice, state = select(state, ledger, Budget(problems=batch, samples=2))
@@ -49,7 +49,7 @@ def test_when_all_are_solved_all_come_back():
 def test_an_epoch_is_judged_by_its_own_verdicts():
   """Once wrong must not protect a problem for ever: only the last epoch counts."""
   select, budget = WithoutSolved(streams), Budget(problems=2, samples=2)
-  state, ledger = select.start(2), empty_ledger(2, window=1)
+  state, ledger = select.start(empty_ledger(2, 1)), empty_ledger(2, window=1)
   for step, solved in enumerate((WRONG, RIGHT), start=1):
     choice, state = select(state, ledger, budget)
     verdicts = [solved if place == 0 else MIXED for place in choice.place_N]

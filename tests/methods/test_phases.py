@@ -16,7 +16,7 @@ def phases_of(rights, *, unsolved_share=0.0, samples=8):
 
 
 def walk(select, *, problems, samples, steps):
-  state, ledger, taken = select.start(0), empty_ledger(0, 1), []
+  state, ledger, taken = select.start(empty_ledger(0, 1)), empty_ledger(0, 1), []
   for _ in range(steps):
     choice, state = select(state, ledger, Budget(problems, samples))
     assert choice.copies_N.sum() == problems * samples

@@ -33,7 +33,7 @@ def test_a_cut_changes_nothing():
 
 def test_the_choice_is_that_walk_with_the_same_size_for_each():
   select, ledger = ShuffledEpochs(streams), empty_ledger(10, window=1)
-  state, walk = select.start(10), []
+  state, walk = select.start(empty_ledger(10, 1)), []
   for _ in range(5):
     choice, state = select(state, ledger, Budget(problems=4, samples=3))
     assert choice.copies_N.tolist() == [3, 3, 3, 3]

@@ -42,7 +42,7 @@ def test_falling_entropy_turns_from_exploring_to_what_is_known_to_vary():
 
 def test_at_first_problems_are_taken_at_random_and_candidates_move_on():
   select, ledger = MostUncertain(streams, candidates=4, warmup_steps=3), empty_ledger(12, 1)
-  state, order = select.start(12), streams(0).permutation(12)
+  state, order = select.start(ledger_of(*[""] * 12)), streams(0).permutation(12)
   for step in range(3):
     choice, state = select(state, ledger, BUDGET)
     assert choice.place_N.tolist() == [order[4 * step]]

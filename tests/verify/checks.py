@@ -25,6 +25,8 @@ def misbehave(completion: str, gold: str) -> Verdict:
       raise ValueError("on purpose")
     case "power that no signal interrupts":
       return Verdict(Outcome.RIGHT, str(9**9**9), "")
+    case "half":
+      return Verdict(Outcome.WRONG, "", "", 0.5)
     case "print":
       print("this is not a reply")
     case "modules":
