@@ -1,38 +1,40 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU VM and stays with the run to its end: creates or reuses the VM, sends this
-# working tree, installs it, starts the command and prints its output. After a preemption it does
-# all of that again, and the run goes on from its last checkpoint.
+# Trains on a Cloud TPU slice and stays with the run to its end: creates or reuses the slice, sends
+# this working tree to all of its VMs, installs it, starts the same command on each and prints the
+# output of the first. After a preemption it does all of that again, and the run goes on from its
+# last checkpoint.
 #
 #   What would be run, as commands; nothing is:
 #     ./launch_tpu.sh --name=first --project=my-project --zone=us-west4-a --type=v5e-8 --dry-run \
 #         -- --config=configs/quickstart.py
-#   A cheap VM that may be taken away at any time, and a bucket that keeps the run:
-#     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --type=v5e-8 --spot \
+#   Sixteen VMs that may be taken away at any time, and a bucket that keeps the run:
+#     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --type=v5e-64 --spot \
 #         --bucket=gs://my-bucket/runs --inputs=gs://my-bucket/inputs --delete-when-done \
 #         -- --config=configs/gsm8k.py:method=aper --config.data.path=inputs/gsm8k \
-#         --config.eval.path=inputs/gsm8k --config.model.folder=inputs/Qwen3-1.7B-Base
-#   The end of the VM (it costs until it is deleted, also when this script is stopped):
+#         --config.eval.path=inputs/gsm8k --config.model.folder=inputs/Qwen3-4B-Base
+#   The end of the slice (it costs until it is deleted, also when this script is stopped):
 #     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --delete
 #
-# What follows `--` goes to `python -m grpo_jax.train`; --workdir is added. Options:
-#   --name=NAME         one name is one run: its VM, and its folder in the bucket
+# What follows `--` goes to `python -m grpo_jax.train`; --workdir is added, and on more than one VM
+# --distributed. Options:
+#   --name=NAME         one name is one run: its slice, and its folder in the bucket
 #   --project=ID        Google Cloud project
 #   --zone=ZONE         where the TPU is, e.g. us-west4-a
-#   --type=TYPE         v5e-8 (as Google says, v5litepod-8), v6e-8, v5p-8, v4-8; v5e, v6e: 1 or 4
-#   --version=IMAGE     runtime version of the VM; default: Google's for the type
-#   --spot              cheaper, can be preempted; needs --bucket, for the disk goes with the VM
+#   --type=TYPE         v5e-8 (as Google says, v5litepod-8), v6e-8, v5p-8, v4-8, or any larger size;
+#                       v5e, v6e: also 1 or 4
+#   --version=IMAGE     runtime version of the VMs; default: Google's for the type
+#   --spot              cheaper, can be preempted; needs --bucket, for the disks go with the VMs
 #   --queued            wait in Google's queue (queued resource) where there is no capacity now
-#   --bucket=gs://...   keeps two copies of the run's folder, NAME/a and NAME/b, written in turn;
-#                       NAME/latest names the one that is whole: a new VM starts from it
-#   --save-every=300    seconds between copies to the bucket; one more is made at the end
+#   --bucket=gs://...   the run's folder is NAME in this one, which all VMs mount; more than one VM
+#                       needs it, since all write one checkpoint
 #   --inputs=gs://...   folder of models and problems, copied to inputs/ in the working tree
-#   --delete-when-done  delete the VM when the command has ended and its folder is in the bucket
-#   --delete            delete the VM now, and run nothing
-#   --dry-run           print the commands for a VM that does not exist yet, and run none
-#   --timeout=300       seconds that a question to Google or to the VM may take
-#   --poll=30           seconds between looks at a VM that is not ready or does not answer
+#   --delete-when-done  delete the slice when the command has ended; needs --bucket
+#   --delete            delete the slice now, and run nothing
+#   --dry-run           print the commands for a slice that does not exist yet, and run none
+#   --timeout=300       seconds that a question to Google or to the VMs may take
+#   --poll=30           seconds between looks at a slice that is not ready or does not answer
 #
-# Stopping this script stops nothing on the VM; the same command attaches to the run again.
+# Stopping this script stops nothing on the VMs; the same command attaches to the run again.
 # Messages go to stderr, the output of the run to stdout. Exit code: that of the training command;
 # 1 if something failed on the way to it; 2 if the options are wrong.
 
@@ -51,14 +53,14 @@ refuse() { echo "error: $*" >&2 && exit 2; }
 read_options() {
   NAME="" PROJECT="" ZONE="" TYPE="" VERSION="" BUCKET="" INPUTS=""
   SPOT="" QUEUED="" DELETE="" DELETE_WHEN_DONE="" DRY_RUN=""
-  SAVE_EVERY=300 TIMEOUT=300 POLL=30
+  TIMEOUT=300 POLL=30
   local option variable
   while [ $# -gt 0 ] && [ "$1" != -- ]; do
     option=${1%%=*}
     variable=$(tr a-z- A-Z_ <<<"${option#--}")
     case $1 in
       --name=* | --project=* | --zone=* | --type=* | --version=* | --bucket=* | --inputs=* | \
-        --save-every=* | --timeout=* | --poll=*) printf -v "$variable" %s "${1#*=}" ;;
+        --timeout=* | --poll=*) printf -v "$variable" %s "${1#*=}" ;;
       --spot | --queued | --delete | --delete-when-done | --dry-run) printf -v "$variable" yes ;;
       *) refuse "unknown option $1; see --help, and put -- before the options of training" ;;
     esac
@@ -73,9 +75,9 @@ check_options() {
   [[ $NAME =~ ^[a-z]([a-z0-9-]{0,60}[a-z0-9])?$ ]] ||
     refuse "--name=$NAME: use small letters, digits and -, a letter first"
   local number tool
-  for number in "$SAVE_EVERY" "$TIMEOUT" "$POLL"; do
+  for number in "$TIMEOUT" "$POLL"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] ||
-      refuse "--save-every, --timeout and --poll are whole seconds, not '$number'"
+      refuse "--timeout and --poll are whole seconds, not '$number'"
   done
   for tool in gcloud timeout git tar; do
     command -v "$tool" >/dev/null || refuse "$tool is missing; install it (gcloud:" \
@@ -91,13 +93,15 @@ check_training_options() {
   done
   [ ${#TRAIN[@]} -gt 1 ] || refuse "no training command; add -- --config=configs/quickstart.py"
   [[ " ${TRAIN[*]}" != *" --workdir"* ]] || refuse "--workdir is added here; --name names the run"
+  read_type
+  [ -n "$BUCKET" ] || [ "$WORKERS" = 1 ] ||
+    refuse "$TYPE has $WORKERS VMs: --bucket=gs://... is needed, a folder that all of them see"
   [ -n "$BUCKET" ] || [ -z "$SPOT" ] ||
     refuse "--spot needs --bucket=gs://...: a preempted VM takes its disk along"
   [ -n "$BUCKET" ] || [ -z "$DELETE_WHEN_DONE" ] ||
     refuse "--delete-when-done needs --bucket=gs://...: the results would go with the VM"
   git -C "$ROOT" rev-parse --git-dir >/dev/null 2>&1 ||
     refuse "$ROOT is no git checkout; git is asked which files to send"
-  read_type
 }
 
 # Google's name of the slice, the image for it and the number of its VMs.
@@ -110,17 +114,13 @@ read_type() {
     v4-*) image=tpu-ubuntu2204-base ;;
     *) size="" ;;
   esac
-  [[ $size =~ ^[1-9][0-9]*$ ]] || refuse "--type=$TYPE: use v5e-8, v6e-8, v5p-8 or v4-8"
+  [[ $size =~ ^[1-9][0-9]*$ ]] || refuse "--type=$TYPE: use v5e-8, v6e-8, v5p-8, v4-8 or a larger one"
   VERSION=${VERSION:-$image}
-  WORKERS=$(((size + 7) / 8)) # 8 chips on a VM; of v4 and v5p 4 chips, counted as 8 cores
-  refuse_many_workers
-}
-
-# Training runs on one host so far, and each VM would save a run folder of its own to the bucket.
-# Whoever changes both removes this function and its call.
-refuse_many_workers() {
-  [ "$WORKERS" = 1 ] || refuse "$TYPE has more than one VM, and training runs on one so far; use" \
-    "at most v5e-8, v6e-8, v5p-8 or v4-8"
+  # A VM has 4 chips, or all 8 of an 8-chip v5e or v6e; of v4 and v5p Google counts 2 cores a chip.
+  case $TYPE in
+    v5litepod-* | v6e-*) WORKERS=$((size > 8 ? size / 4 : 1)) ;;
+    *) WORKERS=$((size > 8 ? size / 8 : 1)) ;;
+  esac
 }
 
 # ----------------------------------------------------------------------------------- asking Google
@@ -245,7 +245,7 @@ worker() { # VERB ARGS...
   printf '%q ' bash "$FOLDER/tree/launch_tpu.sh" worker "$1" "$NAME" "${@:2}"
 }
 
-# Sets JOB to what all workers say of the command: new, running, busy, gone or `ended CODE SAVED`.
+# Sets JOB to what all workers say of the command: new, running, busy, gone or `ended CODE`.
 ask_for_job() {
   local answers
   on_all "$TIMEOUT" "if [ -d $FOLDER/tree ]; then $(worker status "${TRAIN[@]}");
@@ -253,7 +253,7 @@ ask_for_job() {
   JOB=$(sed -n 's/^job //p' <<<"$ANSWER")
   answers=$(grep -c . <<<"$JOB" || true)
   [ "$answers" = "$WORKERS" ] || [ -n "$DRY_RUN" ] && return
-  ERROR="only $answers of $WORKERS workers answer; delete $NAME with --delete and start again"
+  ERROR="only $answers of $WORKERS workers answer; run this again, or --delete $NAME and start anew"
   return 1
 }
 
@@ -272,14 +272,22 @@ send_tree() {
 
 install_tree() {
   say "installing"
-  on_all "$SLOW" "$(worker install "$INPUTS")" && return
+  on_all "$SLOW" "$(worker install "$BUCKET" "$INPUTS")" && return
   tail -n 20 "$SCRATCH/stderr" >&2
   return 1
 }
 
 start_job() {
+  local why
   say "starting"
-  on_all "$TIMEOUT" "$(worker start "$SAVE_EVERY" "${BUCKET:+${BUCKET%/}/$NAME}" "${TRAIN[@]}")"
+  ERROR="a worker has not"
+  on_all "$TIMEOUT" "$(worker start "$WORKERS" "$BUCKET" "${TRAIN[@]}")" &&
+    ask_for_job && [[ $JOB != *new* && $JOB != *gone* ]] && return
+  why=$ERROR
+  # Those that did would wait for the others, and cost.
+  on_all "$TIMEOUT" "$(worker stop)" || true
+  ERROR="not all $WORKERS workers started the command ($why); it was stopped: run this again"
+  return 1
 }
 
 # Prints what worker 0 says until the command or the connection ends; which, others find out.
@@ -300,7 +308,7 @@ see_through() {
   RECREATING=""
   until attempt; do
     [ -n "$SPOT" ] || fail "$NAME is lost ($VM_SAYS); --delete it, then run the same command again"
-    say "$NAME was preempted ($VM_SAYS); going on from the bucket on a new VM"
+    say "$NAME was preempted ($VM_SAYS); going on from the bucket on a new slice"
     delete_vm
     RECREATING=yes
   done
@@ -349,15 +357,16 @@ create_or_wait() {
 check_vm() {
   [ "$VM_TYPE" = "$TYPE" ] ||
     fail "$NAME is there as $VM_TYPE, not $TYPE; choose another --name, or --delete it"
-  [ "$VM_WORKERS" = "$WORKERS" ] ||
+  [ "$VM_WORKERS" -ge "$WORKERS" ] ||
     fail "only $VM_WORKERS of $WORKERS workers of $NAME started; --delete it and start again"
+  WORKERS=$VM_WORKERS
 }
 
 set_up() {
   ask_for_job || return
   case $JOB in
-    *running*) say "the command is running on $NAME; attaching" ;;
     *busy*) fail "$NAME runs another command; wait for it, choose another --name, or --delete it" ;;
+    *running*) say "the command is running on $NAME; attaching" ;;
     *) send_tree && install_tree && start_job ;;
   esac
 }
@@ -383,8 +392,16 @@ follow_job() {
       absent) fail "somebody deleted $NAME; the same command starts it again, from the bucket" ;;
       waiting) misses=0 ;;
       ready) if ask_for_job; then
-        job_goes_on || return 0
         misses=0
+        # While one worker runs the others are waited for: they find out by themselves, in a minute.
+        case $JOB in
+          *running*) ;;
+          *new* | *gone*) is_lost && return 1
+            print_errors
+            fail "a worker of $NAME lost the command, as after a restart of its VM; the same" \
+              "command goes on from the last checkpoint" ;;
+          *) return 0 ;;
+        esac
       fi ;;
     esac
     sleep "$POLL"
@@ -392,26 +409,23 @@ follow_job() {
   fail "$NAME does not answer: $ERROR; what runs there may go on, and costs: --delete ends it"
 }
 
-job_goes_on() {
-  case $JOB in
-    *gone*) fail "a worker of $NAME lost the command, as after a restart of the VM; the same" \
-      "command goes on from the last checkpoint" ;;
-    *running*) return 0 ;;
-    *) return 1 ;;
-  esac
+# The last lines of every worker but the first, whose output was printed as it came.
+print_errors() {
+  [ "$WORKERS" -gt 1 ] || return 0
+  on_all "$TIMEOUT" "$(worker errors)" || return 0
+  grep . <<<"$ANSWER" >&2 || true
 }
 
 finish() {
-  local code saved
-  read -r _ code saved <<<"$JOB"
-  [ "$saved" != no ] || fail "the command ended with exit code $code but its folder did not reach" \
-    "$BUCKET (may the VM write there?); $NAME is kept, and costs, with it in $FOLDER/run"
-  [ "$saved" != yes ] || say "the run's folder is in ${BUCKET%/}/$NAME, in the copy latest names"
-  [ "$code" = 0 ] || say "the command ended with exit code $code; its last lines say why"
+  local code
+  code=$(sed -n 's/^ended //p' <<<"$JOB" | sort -n | tail -n 1)
+  [ "$code" = 0 ] || print_errors
+  [ "$code" = 0 ] || say "the command ended with exit code $code; the last lines say why"
+  [ -z "$BUCKET" ] || say "the run's folder is ${BUCKET%/}/$NAME"
   if [ -n "$DELETE_WHEN_DONE" ]; then
     delete_vm
   else
-    say "$NAME is kept, and costs until you --delete it; the run's folder is there: $FOLDER/run"
+    say "$NAME is kept, and costs until you --delete it; its files are in $FOLDER"
   fi
   exit "$code"
 }
@@ -459,7 +473,8 @@ launch() {
 
 # ---------------------------------------------------------------------------------- on the workers
 # There this script is called as `launch_tpu.sh worker VERB NAME ...` and works in a folder with
-# tree/ the code, venv/, inputs/, run/ the run's folder, and job/ how the command is doing.
+# tree/ the code, venv/, inputs/, bucket/ the mounted bucket or run/ the run's folder, and job/ how
+# the command is doing.
 
 on_worker() { # VERB NAME ARGS...
   cd "$HOME/grpo_jax_runs/$2"
@@ -468,77 +483,62 @@ on_worker() { # VERB NAME ARGS...
 }
 
 # With uv, because the images bring an older Python than the package needs.
-worker_install() { # INPUTS
+worker_install() { # BUCKET INPUTS
   command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
   uv venv --quiet --allow-existing --python 3.12 venv
   (cd tree && uv pip install --quiet --python ../venv/bin/python -e '.[tpu]')
-  [ -n "$1" ] || return 0
+  [ -z "$1" ] || mount_bucket "$1"
+  [ -n "$2" ] || return 0
   mkdir -p inputs
-  copy rsync "$1" inputs --recursive
+  gcloud storage rsync "$2" inputs --recursive --quiet --verbosity=error --no-user-output-enabled
   ln -sfn ../inputs tree/inputs
 }
 
-worker_start() { # SAVE_EVERY COPIES -- TRAINING...
+# Nothing is cached: what one worker writes, the others see at once.
+mount_bucket() { # gs://BUCKET/FOLDER
+  local name=${1#gs://}
+  mkdir -p bucket
+  command -v gcsfuse >/dev/null || install_gcsfuse
+  mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
+    --metadata-cache-ttl-secs=0 "${name%%/*}" bucket
+}
+
+install_gcsfuse() {
+  local key=/usr/share/keyrings/cloud.google.asc packages=https://packages.cloud.google.com/apt
+  curl -fsSL $packages/doc/apt-key.gpg | sudo tee $key >/dev/null
+  echo "deb [signed-by=$key] $packages gcsfuse-$(lsb_release -cs) main" |
+    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+  sudo apt-get -qq -o DPkg::Lock::Timeout=300 update
+  sudo apt-get -qq -o DPkg::Lock::Timeout=300 install -y gcsfuse >/dev/null
+}
+
+worker_start() { # WORKERS BUCKET -- TRAINING...
+  local name=${PWD##*/} place=run several=() inside=${2#gs://}
   ! is_running || return 0
+  [ -z "$2" ] || inside=${inside#"${inside%%/*}"} place=bucket${inside%/}/$name
+  [ "$1" = 1 ] || several=(--distributed)
   rm -f job/ended
   printf '%q ' "${@:3}" >job/command
-  setsid bash tree/launch_tpu.sh worker job "${PWD##*/}" "$@" </dev/null >job/log 2>&1 &
+  setsid bash tree/launch_tpu.sh worker job "$name" "${several[@]}" "${@:4}" \
+    "--workdir=$PWD/$place" </dev/null >job/log 2>&1 &
   echo $! >job/pid
+  until is_running || [ -f job/ended ]; do sleep 0.1; done
 }
 
 # The lock goes when the last process of the job does, whatever ended it.
 is_running() { [ -f job/lock ] && ! flock --nonblock job/lock true; }
 
-worker_job() { # SAVE_EVERY COPIES -- TRAINING...
-  local code=0 saved=none
+worker_stop() { ! is_running || kill -- "-$(cat job/pid)"; }
+
+# A platform that is named must be there; else JAX would train on the CPU if the TPU failed.
+worker_job() { # TRAINING...
+  local code=0
   exec 9>job/lock
-  flock --nonblock 9 || return 0
-  if ! load_run "$2"; then
-    code=1 saved=no
-  else
-    train "$@" || code=$?
-    if [ -n "$2" ] && [ -d run ]; then
-      save_run "$2" && saved=yes || saved=no
-    fi
-  fi
-  echo "$code $saved" >job/ended.new
-  mv job/ended.new job/ended
-}
-
-train() { # SAVE_EVERY COPIES -- TRAINING...
-  # A platform that is named must be there; else JAX would train on the CPU if the TPU failed.
+  flock --wait 10 9 || return 0 # who asks whether it runs holds the lock for a moment
   (cd tree && exec env JAX_PLATFORMS=tpu,cpu PYTHONUNBUFFERED=1 \
-    ../venv/bin/python -m grpo_jax.train "${@:4}" --workdir=../run) &
-  local training=$!
-  [ -z "$2" ] || until timeout "$1" tail -s 0.2 --pid=$training -f /dev/null; do
-    save_run "$2" || echo "launch_tpu: no copy to $2 this time; trying again in $1 s"
-  done
-  wait $training
-}
-
-copy() { gcloud storage "$@" --quiet --verbosity=error --no-user-output-enabled; }
-
-# A VM that has the folder has a newer one than the bucket.
-load_run() { # COPIES
-  local there latest
-  [ -n "$1" ] && [ ! -d run ] || return 0
-  date | copy cp - "$1/started" || return # fails now if the VM may not write there
-  there=$(gcloud storage ls "$1/") || return
-  [[ $there == */latest* ]] || return 0
-  mkdir -p run.part && latest=$(gcloud storage cat "$1/latest") &&
-    copy rsync "$1/$latest" run.part --recursive --delete-unmatched-destination-objects &&
-    echo "$latest" >job/latest && mv run.part run
-}
-
-# In turn to a and b: a copy that a preemption cut off is never the one a new VM starts from.
-save_run() { # COPIES
-  local next=a
-  [ -d run ] || return 0
-  [ "$(cat job/latest 2>/dev/null)" != a ] || next=b
-  copy rsync run "$1/$next" --recursive --delete-unmatched-destination-objects \
-    --exclude='.*orbax-checkpoint-tmp.*' &&
-    echo $next | copy cp - "$1/latest" &&
-    echo $next >job/latest
+    ../venv/bin/python -m grpo_jax.train "$@") || code=$?
+  echo "$code" >job/ended.new
+  mv job/ended.new job/ended
 }
 
 worker_status() { # -- TRAINING...
@@ -558,6 +558,11 @@ worker_follow() { # TICKET BYTES_SEEN
   [ "$(cat job/ticket 2>/dev/null)" != "$1" ] || return 0
   echo "$1" >job/ticket
   tail -c "+$(($2 + 1))" -s 0.2 -f --pid="$(cat job/pid)" job/log
+}
+
+# Of all but the first: the names of TPU VMs end in w-0, w-1, ...
+worker_errors() {
+  [[ $(hostname) == *-w-0 ]] || tail -n 20 job/log | sed "s/^/$(hostname): /"
 }
 
 case ${1:-} in

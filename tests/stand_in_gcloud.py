@@ -1,8 +1,9 @@
 """A Google Cloud in a folder: what tests/test_launch_tpu.py runs in place of `gcloud`.
 
 The folder $STAND_IN_CLOUD holds calls.jsonl (every call), faults.json (what is to go wrong, used up
-as it does), nodes/ and queued/ (states), vms/ (the disk of each VM: commands sent by ssh run there,
-for real) and bucket/. Only what launch_tpu.sh uses is here; anything else is an error.
+as it does), nodes/ and queued/ (states), vms/NAME/w-0, w-1, ... (the disk of each VM: commands sent
+by ssh run there, for real) and bucket/. Only what launch_tpu.sh uses is here; anything else is an
+error.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import sys
 import time
 
 CLOUD = pathlib.Path(os.environ["STAND_IN_CLOUD"])
+WORKERS = {"v4-16": 2}  # of other types 1
 
 # What Google says, shortened to the words that tell one error from another.
 ERRORS = {
@@ -24,6 +26,7 @@ ERRORS = {
   "capacity": 'ERROR: RESOURCE_EXHAUSTED: There is no more capacity in the zone "us-west4-a"',
   "permission": "ERROR: PERMISSION_DENIED: Permission 'tpu.nodes.create' denied on 'projects/p'",
   "api": "ERROR: PERMISSION_DENIED: Cloud TPU API has not been used in project 1 before",
+  "unreachable": "ssh: connect to host 10.0.0.2 port 22: Connection timed out",
   "login": "ERROR: You do not currently have an active account. Run: gcloud auth login",
 }
 
@@ -75,8 +78,18 @@ def create_node(name: str, flags: dict) -> None:
   if fault := next_fault("create"):
     fail(fault)
   assert {"version", "accelerator-type", "scopes"} <= set(flags)
-  write("nodes", name, {"state": "READY", "type": flags["accelerator-type"], "workers": 1})
-  (CLOUD / "vms" / name).mkdir(parents=True)
+  start_node(name, flags["accelerator-type"])
+
+
+def start_node(name: str, kind: str) -> None:
+  workers = WORKERS.get(kind, 1)
+  write("nodes", name, {"state": "READY", "type": kind, "workers": workers})
+  for worker in range(workers):
+    home(name, worker).mkdir(parents=True)
+
+
+def home(name: str, worker: int) -> pathlib.Path:
+  return CLOUD / "vms" / name / f"w-{worker}"
 
 
 def create_queued(name: str, flags: dict) -> None:
@@ -88,6 +101,11 @@ def create_queued(name: str, flags: dict) -> None:
 def describe_node(name: str, flags: dict) -> None:
   node = read("nodes", name)
   assert "state,acceleratorType" in flags["format"]
+  if "looks" in node:  # Google notices later that a VM has gone down
+    node["looks"] -= 1
+    write("nodes", name, node)
+    if not node["looks"]:
+      end_machine(name, "preempt")
   print(node["state"], node["type"], node["workers"], sep="\t")
 
 
@@ -99,8 +117,7 @@ def describe_queued(name: str, flags: dict) -> None:
     write("queued", name, queued)
     return
   if not (CLOUD / "nodes" / name).exists():
-    write("nodes", name, {"state": "READY", "type": queued["type"], "workers": 1})
-    (CLOUD / "vms" / name).mkdir(parents=True)
+    start_node(name, queued["type"])
   print("SUSPENDED" if read("nodes", name)["state"] == "PREEMPTED" else "ACTIVE")
 
 
@@ -121,7 +138,7 @@ def delete_queued(name: str, flags: dict) -> None:
 
 def kill_job(name: str) -> None:
   """What the end of a machine is to a job: all its processes at once."""
-  for pid in (CLOUD / "vms" / name).glob("grpo_jax_runs/*/job/pid"):
+  for pid in (CLOUD / "vms" / name).glob("*/grpo_jax_runs/*/job/pid"):
     with contextlib.suppress(ProcessLookupError):
       os.killpg(int(pid.read_text()), signal.SIGKILL)
 
@@ -130,26 +147,34 @@ def kill_job(name: str) -> None:
 
 
 def ssh(name: str, flags: dict) -> None:
-  if read("nodes", name)["state"] != "READY":
+  node = read("nodes", name)
+  if node["state"] != "READY":
     fail("ERROR: This TPU cannot be connected to")
+  workers = range(node["workers"]) if flags["worker"] == "all" else [int(flags["worker"])]
   fault = next_fault(f"ssh {verb_of(flags['command'])}")
   if fault == "hang":
     time.sleep(60)
   if fault == "silent":
     return
-  run = start_command(name, flags["command"])
-  signal.signal(signal.SIGTERM, lambda *_: end_connection(run))
-  if fault in ("preempt", "reboot"):
-    wait_for(lambda: copied_step(name) >= 2)
-    end_connection(run)
+  if fault == "unreachable":
+    workers = workers[:-1]
+  runs: list[subprocess.Popen] = []
+  signal.signal(signal.SIGTERM, lambda *_: end_all(runs))
+  for worker in workers:
+    runs.append(start_command(name, worker, flags["command"]))  # noqa: PERF401
+  if fault in ("preempt", "late preempt", "reboot", "break"):
+    wait_for(lambda: saved_step(name) >= 2)
+    time.sleep(1)  # until the line of the second step has come through
+    end_connection(runs[0])
+  if fault in ("preempt", "late preempt", "reboot"):
     end_machine(name, fault)
     fail("ERROR: [ssh] exited with return code [255].")
   if fault == "break":  # the connection does; gcloud then runs the same command again
-    wait_for(lambda: copied_step(name) >= 2)
-    time.sleep(0.5)
-    end_connection(run)
-    run = start_command(name, flags["command"])
-  sys.exit(run.wait())
+    runs[:] = [start_command(name, workers[0], flags["command"])]
+  code = max([run.wait() for run in runs], default=0)
+  if fault == "unreachable":
+    fail(fault, 255)
+  sys.exit(code)
 
 
 def verb_of(command: str) -> str:
@@ -158,12 +183,18 @@ def verb_of(command: str) -> str:
   return found[1] if found else "unpack"
 
 
-def start_command(name: str, command: str) -> subprocess.Popen:
-  home = CLOUD / "vms" / name
-  environment = os.environ | {"HOME": str(home)}
+def start_command(name: str, worker: int, command: str) -> subprocess.Popen:
+  disk = home(name, worker)
+  environment = os.environ | {"HOME": str(disk)}
   return subprocess.Popen(
-    ["bash", "-c", command], cwd=home, env=environment, start_new_session=True
+    ["bash", "-c", command], cwd=disk, env=environment, start_new_session=True
   )
+
+
+def end_all(runs: list[subprocess.Popen]) -> None:
+  for run in runs:
+    end_connection(run)
+  sys.exit(143)
 
 
 def end_connection(run: subprocess.Popen) -> None:
@@ -175,16 +206,15 @@ def end_machine(name: str, how: str) -> None:
   kill_job(name)
   if how == "preempt":
     shutil.rmtree(CLOUD / "vms" / name)
-    write("nodes", name, read("nodes", name) | {"state": "PREEMPTED"})
+    write("nodes", name, {"state": "PREEMPTED", "type": "gone", "workers": 0})
+  if how == "late preempt":
+    write("nodes", name, read("nodes", name) | {"looks": 3})
 
 
-def copied_step(name: str) -> int:
-  """The step in the copy that is whole, 0 if there is none."""
-  copies = CLOUD / "bucket" / "runs" / name
-  if not (copies / "latest").exists():
-    return 0
-  path = copies / (copies / "latest").read_text().strip() / "step"
-  return int(path.read_text() or 0) if path.exists() else 0
+def saved_step(name: str) -> int:
+  """The step that the bucket holds, 0 if there is none."""
+  path = CLOUD / "bucket" / "runs" / name / "step"
+  return int(path.read_text()) if path.exists() else 0
 
 
 def wait_for(condition) -> None:
@@ -196,7 +226,8 @@ def wait_for(condition) -> None:
 
 def scp(source: str, target: str, flags: dict) -> None:
   name, path = target.split(":")
-  shutil.copy(source, CLOUD / "vms" / name / path)
+  for worker in range(read("nodes", name)["workers"]):
+    shutil.copy(source, home(name, worker) / path)
 
 
 TPUS = {
@@ -216,38 +247,10 @@ TPUS = {
 
 def storage(verb: str, places: list[str], args: list[str]) -> None:
   if next_fault(f"storage {verb}"):
-    fail("ERROR: HTTPError 403: the VM does not have storage.objects.create access")
-  paths = [local(place) for place in places]
-  if verb == "cp":
-    assert places[0] == "-"
-    paths[1].parent.mkdir(parents=True, exist_ok=True)
-    whole = paths[1].with_name("being-written")
-    whole.write_text(sys.stdin.read())
-    whole.replace(paths[1])  # objects in a bucket are never half written
-  elif verb == "cat":
-    print(paths[0].read_text(), end="")
-  elif verb == "ls":
-    print(*(f"{places[0]}{path.name}" for path in sorted(paths[0].iterdir())), sep="\n")
-  else:
-    assert verb == "rsync" and "--recursive" in args, args
-    rsync(*paths, delete="--delete-unmatched-destination-objects" in args)
-
-
-def local(place: str) -> pathlib.Path:
-  """gs://bucket/a/b is bucket/a/b here; other paths are on the VM."""
-  return CLOUD / place.removeprefix("gs://") if place.startswith("gs://") else pathlib.Path(place)
-
-
-def rsync(source: pathlib.Path, target: pathlib.Path, delete: bool) -> None:
-  """Files only: a bucket knows no empty folders."""
-  files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
-  if delete and target.exists():
-    for path in [path for path in target.rglob("*") if path.is_file()]:
-      if path.relative_to(target) not in files:
-        path.unlink()
-  for file in files:
-    (target / file).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(source / file, target / file)
+    fail("ERROR: HTTPError 403: the VM does not have storage.objects.list access")
+  assert verb == "rsync" and "--recursive" in args, args
+  source, target = places
+  shutil.copytree(CLOUD / source.removeprefix("gs://"), target, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

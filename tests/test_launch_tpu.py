@@ -23,28 +23,46 @@ SCRIPT = ROOT / "launch_tpu.sh"
 STAND_IN = ROOT / "tests" / "stand_in_gcloud.py"
 
 PLACE = ("--name=r1", "--project=p", "--zone=us-west4-a")
-QUICK = ("--poll=1", "--timeout=20", "--save-every=1")
+QUICK = ("--poll=1", "--timeout=20")
 VM = (*PLACE, *QUICK, "--type=v5e-8")
+POD = (*PLACE, *QUICK, "--type=v4-16")  # two VMs
 BUCKET = "--bucket=gs://bucket/runs"
 PATIENCE = 60  # seconds: a loaded machine is no failure
 
-# Counts to 4. --config=hold stops at step 2 for good, unless the count has begun elsewhere.
+# Worker 0 counts to 4; the others wait for it. --config=hold stops at step 2 for good, unless the
+# count has begun elsewhere; at --config=die the last worker ends there, and then the first.
 TRAINING = """
 import pathlib, sys, time
-config, workdir = sys.argv[1].split("=")[1], pathlib.Path(sys.argv[-1].split("=")[1])
+config, workdir = sys.argv[-2].split("=")[1], pathlib.Path(sys.argv[-1].split("=")[1])
 workdir.mkdir(parents=True, exist_ok=True)
-file = workdir / "step"
+file, dead, home = workdir / "step", workdir / "dead", pathlib.Path.home()
 begun = int(file.read_text()) if file.exists() else 0
+while home.name != "w-0" and begun < 4:
+  if config == "die" and begun == 2:
+    print("no memory left", file=sys.stderr)
+    dead.touch()
+    sys.exit(7)
+  time.sleep(0.1)
+  begun = int(file.read_text()) if file.exists() else 0
 for step in range(begun + 1, 5):
   print("step", step)
   (workdir / "next").write_text(str(step))
   (workdir / "next").replace(file)
-  while config == "hold" and step == 2:
+  while step == 2 and config in ("hold", "die"):
     time.sleep(0.1)
-    if (pathlib.Path.home() / "release").exists():
+    if dead.exists():
+      sys.exit("a peer has died")
+    if (home / "release").exists():
       break
-print("where", workdir, "inputs", sorted(p.name for p in pathlib.Path("inputs").glob("*")))
+inputs = sorted(p.name for p in pathlib.Path("inputs").glob("*"))
+print("where", workdir, "inputs", inputs, sys.argv[1:])
 sys.exit(3 if config == "fail" else 0)
+"""
+
+# A mount is a link.
+GCSFUSE = """#!/bin/bash
+[ ! -e "$STAND_IN_CLOUD/no_bucket" ] || { echo "bucket unknown" >&2; exit 1; }
+rmdir "${@: -1}" && ln -s "$STAND_IN_CLOUD/${@: -2:1}" "${@: -1}"
 """
 
 UV = f"""#!/bin/bash
@@ -89,7 +107,13 @@ class Cloud:
 
   @property
   def vm(self) -> pathlib.Path:
-    return self.folder / "vms" / "r1"
+    """The disk of the first VM."""
+    return self.folder / "vms" / "r1" / "w-0"
+
+  @property
+  def kept(self) -> pathlib.Path:
+    """The run's folder in the bucket."""
+    return self.folder / "bucket" / "runs" / "r1"
 
 
 @pytest.fixture
@@ -97,8 +121,11 @@ def cloud(tmp_path):
   """Ends with the stand-in VM, for jobs on it live on by design."""
   bin_folder, folder = tmp_path / "bin", tmp_path / "cloud"
   bin_folder.mkdir()
-  folder.mkdir()
+  (folder / "bucket").mkdir(parents=True)
   write_program(bin_folder / "uv", UV)
+  write_program(bin_folder / "gcsfuse", GCSFUSE)
+  write_program(bin_folder / "mountpoint", '#!/bin/sh\n[ -L "$2" ]\n')
+  write_program(bin_folder / "hostname", '#!/bin/sh\necho "t1v-n-0-${HOME##*/}"\n')
   write_program(bin_folder / "gcloud", f'#!/bin/sh\nexec {sys.executable} -S {STAND_IN} "$@"\n')
   environment = {
     "PATH": f"{bin_folder}:/usr/bin:/bin",
@@ -108,7 +135,7 @@ def cloud(tmp_path):
   }
   cloud = Cloud(make_checkout(tmp_path / "checkout"), folder, environment)
   yield cloud
-  for pid in folder.glob("vms/*/grpo_jax_runs/*/job/pid"):
+  for pid in folder.glob("vms/*/*/grpo_jax_runs/*/job/pid"):
     try:
       os.killpg(int(pid.read_text()), signal.SIGKILL)
     except ProcessLookupError:
@@ -144,6 +171,8 @@ def launched(cloud: Cloud, *args: str):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    # A shell in the background ignores SIGINT, and so would everything it starts.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   try:
     yield process
@@ -193,9 +222,9 @@ def test_help_is_the_top_of_the_file_and_names_every_option(cloud):
   assert "set -euo" not in done.stdout
 
 
-@pytest.mark.parametrize("mode", [(), ("--spot", BUCKET), ("--queued",)])
-def test_dry_run_prints_commands_that_bash_can_read_and_runs_none(cloud, mode):
-  done = cloud.launch(*VM, *mode, "--dry-run", "--", "--config=configs/x.py:method=aper")
+@pytest.mark.parametrize("where", [VM, (*VM, "--spot", BUCKET), (*VM, "--queued"), (*POD, BUCKET)])
+def test_dry_run_prints_commands_that_bash_can_read_and_runs_none(cloud, where):
+  done = cloud.launch(*where, "--dry-run", "--", "--config=configs/x.py:method=aper")
   assert done.returncode == 0, done.stderr
   assert not cloud.calls()
   commands = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("gcloud")]
@@ -224,10 +253,10 @@ def test_dry_run_of_delete(cloud):
     ([*PLACE, "--type=v5e-8", "--steps=3"], ["unknown option --steps=3"]),
     ([*PLACE, "--type=v3-8"], ["--type=v3-8", "v5e-8"]),
     ([*PLACE], ["--type="]),
-    ([*PLACE, "--type=v5e-16"], ["more than one VM", "v5e-8"]),
-    ([*PLACE, "--type=v6e-32"], ["more than one VM"]),
-    ([*PLACE, "--type=v4-16"], ["more than one VM"]),
-    ([*PLACE, "--type=v5p-16"], ["more than one VM"]),
+    ([*PLACE, "--type=v5e-16"], ["v5litepod-16 has 4 VMs", "--bucket"]),
+    ([*PLACE, "--type=v6e-32"], ["8 VMs"]),
+    ([*PLACE, "--type=v4-16"], ["2 VMs"]),
+    ([*PLACE, "--type=v5p-256"], ["32 VMs"]),
   ],
 )
 def test_wrong_options_are_refused_before_anything_is_asked_for(cloud, args, words):
@@ -296,9 +325,9 @@ def test_another_type_under_the_name_is_refused(cloud):
 
 def test_too_few_workers_are_refused(cloud):
   (cloud.folder / "nodes").mkdir()
-  (cloud.folder / "nodes/r1").write_text('{"state":"READY","type":"v5litepod-8","workers":0}')
-  done = cloud.launch(*VM, "--", "--config=ok")
-  assert "only 0 of 1 workers of r1 started" in error_line(done)
+  (cloud.folder / "nodes/r1").write_text('{"state":"READY","type":"v4-16","workers":1}')
+  done = cloud.launch(*POD, BUCKET, "--", "--config=ok")
+  assert "only 1 of 2 workers of r1 started" in error_line(done)
 
 
 def test_a_worker_without_an_answer_is_refused(cloud):
@@ -307,40 +336,68 @@ def test_a_worker_without_an_answer_is_refused(cloud):
   assert "only 0 of 1 workers answer" in error_line(done)
 
 
-def test_the_bucket_has_the_run_before_the_vm_is_deleted(cloud):
-  (cloud.folder / "bucket/inputs").mkdir(parents=True)
+def test_every_worker_runs_the_command_in_one_folder_and_the_first_is_heard(cloud):
+  done = cloud.launch(*POD, BUCKET, "--", "--config=ok")
+  assert done.returncode == 0, done.stderr
+  *steps, last = done.stdout.splitlines()
+  assert steps == ["step 1", "step 2", "step 3", "step 4"]
+  assert "['--distributed', '--config=ok', '--workdir=" in last
+  said = cloud.folder / "vms/r1/w-1/grpo_jax_runs/r1/job/log"
+  assert "--distributed" in said.read_text()
+  assert (cloud.kept / "step").read_text() == "4"
+
+
+def test_a_worker_that_dies_is_named_with_what_it_said(cloud):
+  done = cloud.launch(*POD, BUCKET, "--", "--config=die")
+  assert done.returncode == 7
+  assert "t1v-n-0-w-1: no memory left" in done.stderr
+  assert "a peer has died" in done.stdout
+  assert "w-0:" not in done.stderr, "what was printed as it came is not printed again"
+
+
+def test_when_one_worker_cannot_start_the_others_are_stopped(cloud):
+  cloud.faults(ssh_start=["unreachable"])
+  done = cloud.launch(*POD, BUCKET, "--", "--config=hold")
+  assert done.returncode == 1
+  for words in ("not all 2 workers started", "Connection timed out", "run this again"):
+    assert words in error_line(done)
+  assert "job running" not in status(cloud)
+  again = cloud.launch(*POD, BUCKET, "--", "--config=ok")
+  assert again.returncode == 0, again.stderr
+
+
+def status(cloud: Cloud) -> str:
+  """What the first worker says of its job."""
+  script = "grpo_jax_runs/r1/tree/launch_tpu.sh"
+  done = subprocess.run(
+    ["bash", script, "worker", "status", "r1", "--", "--config=hold"],
+    env=cloud.environment | {"HOME": str(cloud.vm)},
+    cwd=cloud.vm,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return done.stdout
+
+
+def test_the_bucket_has_the_run_when_the_vm_is_deleted(cloud):
+  (cloud.folder / "bucket/inputs").mkdir()
   (cloud.folder / "bucket/inputs/model").touch()
   options = (BUCKET, "--inputs=gs://bucket/inputs", "--delete-when-done")
   done = cloud.launch(*VM, *options, "--", "--config=ok")
   assert done.returncode == 0, done.stderr
   assert "['model']" in done.stdout
-  copies = cloud.folder / "bucket/runs/r1"
-  assert (copies / (copies / "latest").read_text().strip() / "step").read_text() == "4"
+  assert "--distributed" not in done.stdout
+  assert (cloud.kept / "step").read_text() == "4"
   assert not (cloud.folder / "nodes/r1").exists()
 
 
-def test_a_run_that_did_not_reach_the_bucket_keeps_its_vm(cloud):
-  cloud.faults(storage_rsync=["denied"] * 99)
-  done = cloud.launch(*VM, BUCKET, "--delete-when-done", "--", "--config=ok")
-  assert done.returncode == 1
-  assert "did not reach gs://bucket/runs" in error_line(done)
-  assert (cloud.folder / "nodes/r1").exists()
-
-
-def test_a_bucket_that_cannot_be_written_stops_the_run_before_it_starts(cloud):
-  cloud.faults(storage_cp=["denied"])
+def test_a_bucket_that_cannot_be_mounted_stops_the_run_before_it_starts(cloud):
+  (cloud.folder / "no_bucket").touch()
   done = cloud.launch(*VM, BUCKET, "--", "--config=ok")
   assert done.returncode == 1
   assert "step 1" not in done.stdout
-  assert "may the VM write there?" in error_line(done)
-
-
-def test_a_bucket_that_cannot_be_listed_does_not_look_empty(cloud):
-  """Else a run would begin again, and its copies would replace those of the first."""
-  cloud.faults(storage_ls=["denied"])
-  done = cloud.launch(*VM, BUCKET, "--", "--config=ok")
-  assert done.returncode == 1
-  assert "step 1" not in done.stdout
+  assert "bucket unknown" in error_line(done)
 
 
 def test_the_exit_code_is_that_of_the_training(cloud):
@@ -351,29 +408,24 @@ def test_the_exit_code_is_that_of_the_training(cloud):
 
 
 @pytest.mark.parametrize(
-  "mode", [("--spot",), pytest.param(("--spot", "--queued"), marks=pytest.mark.slow)]
+  ("where", "queued", "how"),
+  [
+    (VM, (), "preempt"),
+    (POD, (), "late preempt"),
+    pytest.param(VM, ("--queued",), "preempt", marks=pytest.mark.slow),
+  ],
 )
-def test_a_preempted_run_goes_on_from_the_bucket(cloud, mode):
-  cloud.faults(ssh_follow=["preempt"], create=["", "capacity"])
-  done = cloud.launch(*VM, *mode, BUCKET, "--delete-when-done", "--", "--config=hold")
+def test_a_preempted_run_goes_on_from_the_bucket(cloud, where, queued, how):
+  cloud.faults(ssh_follow=[how], create=["", "capacity"])
+  options = ("--spot", *queued, BUCKET, "--delete-when-done")
+  done = cloud.launch(*where, *options, "--", "--config=hold")
   assert done.returncode == 0, done.stderr
   steps = [line for line in done.stdout.splitlines() if line.startswith("step")]
   assert steps == ["step 1", "step 2", "step 3", "step 4"]
   assert "was preempted" in done.stderr
-  waited = "no capacity" if "--queued" not in mode else "WAITING_FOR_RESOURCES; waiting"
+  waited = "WAITING_FOR_RESOURCES; waiting" if queued else "no capacity"
   assert waited in done.stderr
   assert not list((cloud.folder / "nodes").iterdir())
-
-
-def test_a_copy_that_was_cut_off_is_not_the_one_a_new_vm_starts_from(cloud):
-  copies = cloud.folder / "bucket/runs/r1"
-  for copy, step in (("a", "2"), ("b", "")):
-    (copies / copy).mkdir(parents=True)
-    (copies / copy / "step").write_text(step)
-  (copies / "latest").write_text("a\n")
-  done = cloud.launch(*VM, "--save-every=60", BUCKET, "--", "--config=ok")
-  assert done.stdout.splitlines()[:2] == ["step 3", "step 4"]
-  assert (copies / "latest").read_text() == "b\n", "the whole copy is not the one written over"
 
 
 def test_a_preempted_vm_without_spot_is_not_replaced_in_silence(cloud):
