@@ -16,6 +16,7 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from grpo_jax.errors import UserError
@@ -70,6 +71,13 @@ class Layout:
   def replicated(self) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec())
 
+  def split_rows(self, tree):
+    """Arrays of this host, the same on every host, to arrays split along their first axis."""
+    sharding = self.sharding("batch")
+    return jax.tree.map(
+      lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__), tree
+    )
+
   def arithmetic_dtype(self, dtype: jnp.dtype) -> jnp.dtype:
     """What products of matrices of `dtype` are formed in, and keys and values kept in. XLA's CPU
     backend multiplies bfloat16 into float32 ten times as fast as into bfloat16, and attends over a
@@ -89,7 +97,8 @@ def make_layout(
   """A mesh of data x fsdp x tensor over all devices; one of the three may be -1: what is left.
 
   Raises:
-    UserError: the product is not the number of devices.
+    UserError: the product is not the number of devices, or slices of a TPU do not divide data x
+      fsdp.
   """
   devices = jax.devices() if devices is None else devices
   sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
@@ -105,11 +114,32 @@ def make_layout(
   # Auto axes: the compiler propagates shardings from the constraints; the default (explicit) type
   # would ask for one on every gather.
   return Layout(
-    Mesh(
-      np.asarray(devices).reshape(tuple(sizes.values())),
-      MESH_AXES,
-      axis_types=(AxisType.Auto,) * len(MESH_AXES),
+    Mesh(arranged(devices, *sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+  )
+
+
+def arranged(devices: list[jax.Device], data: int, fsdp: int, tensor: int) -> np.ndarray:
+  """Devices [data, fsdp, tensor]: neighbours in the mesh are neighbours in the network, on the last
+  axis, which talks most, first of all. Slices of TPUs reach each other through the network of the
+  data center: data crosses it, fsdp where data is too small for all slices, tensor never."""
+  on_tpu = devices[0].platform == "tpu"
+  slices = len({getattr(device, "slice_index", 0) for device in devices}) if on_tpu else 1
+  if slices == 1:
+    return mesh_utils.create_device_mesh(
+      (data, fsdp, tensor), devices, allow_split_physical_axes=True
     )
+  data_slices = math.gcd(data, slices)
+  fsdp_slices = slices // data_slices
+  if fsdp % fsdp_slices:
+    raise UserError(
+      f"mesh: data={data} x fsdp={fsdp} does not divide over {slices} slices, and tensor={tensor} "
+      f"cannot cross them: data={slices} would do"
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    (data // data_slices, fsdp // fsdp_slices, tensor),
+    (data_slices, fsdp_slices, 1),
+    devices,
+    allow_split_physical_axes=True,
   )
 
 
@@ -132,7 +162,7 @@ def check_divisible(config: Qwen3Config, layout: Layout) -> None:
 
 def memory_of_device(layout: Layout) -> int:
   """Bytes one device has: its own memory, or its part of this host's where it has none."""
-  device = layout.mesh.devices.flat[0]
+  device = layout.mesh.local_devices[0]
   own = (device.memory_stats() or {}).get("bytes_limit")
   host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   return own or host // len(jax.local_devices())
