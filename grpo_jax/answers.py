@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from grpo_jax import hosts
 from grpo_jax.data.problems import ProblemSet
 from grpo_jax.data.prompts import Prompt
 from grpo_jax.data.tokenizer import Tokenizer
@@ -16,7 +17,7 @@ from grpo_jax.model.qwen3 import Params
 from grpo_jax.randomness import rollout_keys
 from grpo_jax.records import Samples
 from grpo_jax.sampling.sampler import Requests, Sampler, collect_samples
-from grpo_jax.verify import Judges, Verdict
+from grpo_jax.verify import Judges, Outcome, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Answers:
 
 
 class Answerer:
-  """Samples completions of a problem set's prompts and has each judged while others decode."""
+  """Samples completions of a problem set's prompts and has each judged while others decode. With
+  several hosts, each judges its share of them."""
 
   def __init__(
     self,
@@ -76,28 +78,42 @@ class Answerer:
       limit_R=np.full(len(group_R), self._max_new_tokens, np.int32),
       keys_R=rollout_keys(key, problem_R, occurrence(problem_R)),
     )
-    parts, texts, verdicts = [], {}, {}
+    parts, texts, judged = [], {}, {}
     for finished in self._sampler.stream(prepared, requests, how, self._eos_ids_E):
       self._check_stop()
       parts.append(finished)
       decoded = [self._tokenizer.decode(tokens) for tokens in finished.tokens]
-      problems = [self._problems[problem_R[r]] for r in finished.rollout_F]
       texts |= zip(finished.rollout_F, decoded, strict=True)
-      judged = self._judges.submit_all(
-        decoded, [problem.answer for problem in problems], [problem.judge for problem in problems]
+      mine = [r for r in finished.rollout_F.tolist() if hosts.is_mine(r)]
+      problems = [self._problems[problem_R[r]] for r in mine]
+      promises = self._judges.submit_all(
+        [texts[r] for r in mine],
+        [problem.answer for problem in problems],
+        [problem.judge for problem in problems],
       )
-      verdicts |= zip(finished.rollout_F, judged, strict=True)
+      judged |= zip(mine, promises, strict=True)
     sampled = time.perf_counter()
+    verdicts = share_verdicts({r: promise.result() for r, promise in judged.items()})
     rows = range(len(group_R))
     return Answers(
       samples=collect_samples(requests, parts, self._length),
       problem_R=problem_R,
       group_R=group_R,
       texts=[texts[r] for r in rows],
-      verdicts=[verdicts[r].result() for r in rows],
+      verdicts=[verdicts[r] for r in rows],
       sample_seconds=sampled - start,
       verify_seconds=time.perf_counter() - sampled,
     )
+
+
+def share_verdicts(judged: dict[int, Verdict]) -> dict[int, Verdict]:
+  """By rollout, those of all hosts."""
+  told = [(r, dataclasses.asdict(v) | {"outcome": v.outcome.value}) for r, v in judged.items()]
+  return {
+    r: Verdict(**fields | {"outcome": Outcome(fields["outcome"])})
+    for of_host in hosts.exchange(told)
+    for r, fields in of_host
+  }
 
 
 def occurrence(ids_R: np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def check_memory(config: ConfigDict, layout: Layout) -> None:
   for key, (value, known) in choices.items():
     if value not in known:
       raise UserError(f"config.{key} is {value!r}; known: {', '.join(known)}")
-  device = layout.mesh.devices.flat[0]
+  device = layout.mesh.local_devices[0]
   kinds = {memory.kind for memory in device.addressable_memories()}
   if config.model.remat == "offload" and "pinned_host" not in kinds:
     raise UserError(

@@ -2,10 +2,12 @@
 
 import re
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import flags, logging
 
+from grpo_jax import hosts
 from grpo_jax.errors import UserError
 from grpo_jax.run.rollout_log import printable
 
@@ -23,10 +25,16 @@ def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
   except (UserError, flags.Error) as error:
     # What an error quotes may come from a file, and must not give orders to a terminal.
     print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+    hosts.leave(2)
     sys.exit(2)
   except KeyboardInterrupt:
     print(f"\n{when_stopped}", file=sys.stderr)
+    hosts.leave(130)
     sys.exit(130)
+  except Exception:
+    traceback.print_exc()
+    hosts.leave(1)
+    sys.exit(1)
 
 
 def parse() -> None:

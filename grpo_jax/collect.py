@@ -161,7 +161,7 @@ class Collector:
     rows = np.sort(np.argsort(~keep_R, kind="stable")[: self.decide.budget.rollouts])
     rollouts = take_rows(rollouts, rows)
     return Fresh(
-      rollouts=jax.device_put(rollouts, self.layout.sharding("batch")),
+      rollouts=self.layout.split_rows(rollouts),
       survivors=int(keep_R[rows].sum()),
       answers=answers,
       reward_R=reward_R,

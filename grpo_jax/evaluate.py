@@ -9,6 +9,7 @@ command goes on where it was stopped; a sample is the same however often that wa
 many devices. Two finished folders are compared problem by problem.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,7 +24,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from grpo_jax import cli
+from grpo_jax import backend, cli, hosts
+from grpo_jax.agreement import compare as compare_facts
 from grpo_jax.data.problems import ProblemSet
 from grpo_jax.data.prompts import Prompt, tokenize_prompts
 from grpo_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -51,7 +53,6 @@ from grpo_jax.run.files import write_atomically
 from grpo_jax.run.folder import RunFolder, open_run
 from grpo_jax.run.progress import Progress
 from grpo_jax.sampling.sampler import Sampler
-from grpo_jax.start import cache_folder
 from grpo_jax.verify import Judges
 
 # Where and how fast: it changes no sample.
@@ -104,16 +105,22 @@ def evaluate(request: Request) -> dict[str, float]:
     UserError: whatever is wrong with the request, before weights are read.
   """
   plan = make_plan(request)
+  compare_facts(hosts.exchange({k: v for k, v in plan.settings.items() if k not in _MAY_CHANGE}))
   with _open_results(request.out, plan.settings) as run:
     samples_file = run.path / "samples.jsonl"
-    with SampleLog(samples_file) as log:
-      asked, done = still_to_draw(samples_file, plan.prompts, plan.preset.samples)
+    first, samples = hosts.is_first(), plan.preset.samples
+    with SampleLog(samples_file) if first else contextlib.nullcontext() as log:
+      asked, done = hosts.of_first(
+        still_to_draw(samples_file, plan.prompts, samples) if first else None
+      )
       if asked:
         _sample(plan, request, asked, done, log)
-    indices = [prompt.problem for prompt in plan.prompts]
-    metrics = describe(tally(read_samples(samples_file), indices, plan.preset.samples))
-    _write_summary(run, plan, metrics)
-  return metrics
+    metrics = {}
+    if first:
+      indices = [prompt.problem for prompt in plan.prompts]
+      metrics = describe(tally(read_samples(samples_file), indices, samples))
+      _write_summary(run, plan, metrics)
+  return hosts.of_first(metrics)
 
 
 # ------------------------------------------------------------------------------ before sampling
@@ -302,11 +309,13 @@ def main() -> None:
     "workers": flags.DEFINE_integer("workers", min(8, os.cpu_count()), "Verifier processes."),
   }
   both = flags.DEFINE_string("compare", "", "Two finished result folders, A,B: is B better?")
+  join = hosts.define_flags()
   cli.parse()
   if both.value:
     print(compare(both.value))
     return
-  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+  backend.configure()
+  join()
   evaluate(Request(**{name: flag.value for name, flag in asked.items()}))
 
 

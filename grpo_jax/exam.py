@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from grpo_jax import hosts
 from grpo_jax.data.problems import ProblemSet
 from grpo_jax.data.prompts import Prompt
 from grpo_jax.data.tokenizer import Tokenizer
@@ -23,7 +24,8 @@ from grpo_jax.verify import Judges
 
 
 class Examiner:
-  """Samples answers to a problem set's prompts and has each judged while others decode."""
+  """Samples answers to a problem set's prompts and has each judged while others decode. With
+  several hosts, the first one judges and the others yield nothing."""
 
   def __init__(
     self,
@@ -69,6 +71,8 @@ class Examiner:
     eos_ids_E = np.array(self._tokenizer.eos_ids, np.int32)
     waiting: collections.deque = collections.deque()
     for finished in self._sampler.stream(prepared, requests, how, eos_ids_E):
+      if not hosts.is_first():
+        continue
       waiting.extend(self._submit(finished, problem_R, sample_R))
       while waiting and waiting[0][1].done():
         yield _judged(*waiting.popleft())
@@ -107,9 +111,12 @@ def examine(
   The noise is the same at every call, so a curve over training shows the policy's change alone.
   """
   asked = [(n, s) for n in range(len(prompts)) for s in range(samples)]
-  judged = examiner(prepared, prompts, asked, seed=seed, how=how)
-  scores = tally(judged, [prompt.problem for prompt in prompts], samples)
-  return {f"eval/{name}": value for name, value in describe(scores).items()}
+  judged = list(examiner(prepared, prompts, asked, seed=seed, how=how))
+  metrics = {}
+  if hosts.is_first():
+    scores = tally(judged, [prompt.problem for prompt in prompts], samples)
+    metrics = {f"eval/{name}": value for name, value in describe(scores).items()}
+  return hosts.of_first(metrics)
 
 
 def _finish(number: int) -> str:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from grpo_jax import cli
+from grpo_jax import backend, cli
 from grpo_jax.buckets import bucket
 from grpo_jax.data.questions import (
   CHATML_TEMPLATE,
@@ -53,7 +53,6 @@ from grpo_jax.run.memory import check_memory
 from grpo_jax.run.summary import memory_sentence
 from grpo_jax.sampling.memory import sampling_memory
 from grpo_jax.sampling.sampler import Requests, Sampler
-from grpo_jax.start import cache_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,8 +287,7 @@ def main() -> None:
   cli.parse()
   # What the terminal has no letter for is shown as an escape, too.
   sys.stdout.reconfigure(errors="backslashreplace")
-  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  backend.configure()
   values = flags.FLAGS.flag_values_dict()
   sample(Options(**{field.name: values[field.name] for field in dataclasses.fields(Options)}))
 

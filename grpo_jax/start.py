@@ -17,6 +17,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from grpo_jax import hosts
+from grpo_jax.backend import cache_folder
 from grpo_jax.data.arithmetic import with_mistakes
 from grpo_jax.data.problems import Problem
 from grpo_jax.data.tokenizer import Tokenizer
@@ -52,23 +54,20 @@ def make_start_folder(
   seed: int,
   say: Callable[[str], None],
 ) -> None:
-  """Writes weights, configuration and tokenizer of a model from scratch to `folder`."""
+  """Writes weights, configuration and tokenizer of a model from scratch to `folder`. All hosts
+  train it, unless the first one has it; that one writes."""
   cached = cache_folder() / "start" / _identity(model, task, warm_start, seed)
-  if not (cached / "config.json").is_file():
+  if not hosts.of_first((cached / "config.json").is_file()):
     params = _train(model, tokenizer, task, warm_start, seed, say)
     _write(cached, params, model.config, tokenizer)
   elif warm_start.steps:
     say(f"Warm start: taken from {cached}.")
-  # In one move: a run that is killed here must not take half a folder for a whole one.
-  partial = folder.with_name(f"{folder.name}.partial")
-  shutil.copytree(cached, partial, dirs_exist_ok=True)
-  partial.rename(folder)
-
-
-def cache_folder() -> pathlib.Path:
-  """Where things that can be made again are kept: $XDG_CACHE_HOME/grpo_jax."""
-  root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(root) / "grpo_jax"
+  if hosts.is_first():
+    # In one move: a run that is killed here must not take half a folder for a whole one.
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.copytree(cached, partial, dirs_exist_ok=True)
+    partial.rename(folder)
+  hosts.wait_for_all()
 
 
 def _identity(model: Qwen3, task: Prompts, warm_start: WarmStart, seed: int) -> str:
@@ -142,9 +141,12 @@ def _solution(problem: Problem, rng: np.random.Generator, mistakes: float) -> st
 def _write(folder: pathlib.Path, params: Params, config: Qwen3Config, tokenizer: Tokenizer) -> None:
   """A complete model folder, put in place in one move so that a cut leaves nothing half-made."""
   partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-  partial.mkdir(parents=True)
-  tokenizer.save(partial)
+  if hosts.is_first():
+    partial.mkdir(parents=True)
+    tokenizer.save(partial)
   save_params(partial, params, "float32")
+  if not hosts.is_first():
+    return
   ends = {"eos_token_id": list(tokenizer.eos_ids), "pad_token_id": tokenizer.pad_id}
   raw = config.to_huggingface("float32") | ends
   (partial / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n")

@@ -18,7 +18,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from grpo_jax import cli
+from grpo_jax import backend, cli, hosts
+from grpo_jax.agreement import require_agreement
 from grpo_jax.buckets import bucket
 from grpo_jax.build import Parts, build, load_task, make_judges, make_model, start_folder
 from grpo_jax.check import check
@@ -43,14 +44,13 @@ from grpo_jax.run.curves import draw_curves
 from grpo_jax.run.folder import RunFolder, open_run
 from grpo_jax.run.human import human_count, human_duration
 from grpo_jax.run.memory import check_memory
-from grpo_jax.run.metrics import MetricsLog, read_metrics
+from grpo_jax.run.metrics import MetricsLog, SilentLog, read_metrics
 from grpo_jax.run.progress import Progress
 from grpo_jax.run.rollout_log import write_rollouts
 from grpo_jax.run.stop import Stop, StopRequested
 from grpo_jax.run.summary import batch_sentence, memory_sentence
 from grpo_jax.run.watchdog import Watchdog
 from grpo_jax.sampling.memory import sampling_memory
-from grpo_jax.start import cache_folder
 from grpo_jax.task import Task
 from grpo_jax.verify import VerifierPool
 
@@ -66,8 +66,10 @@ def train(config: ConfigDict, workdir: str) -> None:
   settings = config.to_dict()
   del settings["grpo"]
   with open_run(workdir, settings, MAY_CHANGE, " ".join(sys.argv)) as run:
+    require_agreement(settings, task, run)
     changes = changes_of_grpo(config, settings)
-    write_method(run.method, config.method, changes)
+    if hosts.is_first():
+      write_method(run.method, config.method, changes)
     folder = start_folder(config, task, model, run)
     deadline = config.verifier.deadline_seconds
     with (
@@ -88,7 +90,9 @@ def train(config: ConfigDict, workdir: str) -> None:
       return
     policy = merged_policy(snapshot.state.params, parts.reference, parts.lora)
     export_folder(run.export, policy, folder)
-    conclude(run)
+    if hosts.is_first():
+      conclude(run)
+    hosts.wait_for_all()
 
 
 def loop(
@@ -105,11 +109,7 @@ def loop(
   snapshot = start
   state, buffer, cost, deciding = start.state, start.buffer, start.cost, start.deciding
   prepared = prepare(parts, state)
-  log = MetricsLog(
-    run.metrics,
-    run.tensorboard if config.log.tensorboard else None,
-    start_step=start.step + 1 if start.step else 0,
-  )
+  log = open_log(config, run, start.step)
   alarms = Alarms(
     mismatch=config.log.mismatch_alarm,
     audit=config.audit.alarm,
@@ -142,7 +142,8 @@ def loop(
       metrics |= fresh.audit.metrics() if fresh.audit else {}
       prepared = prepare(parts, state)
 
-      metrics["perf/step_seconds"] = time.perf_counter() - started
+      # Costs are state of the run: by one clock.
+      metrics["perf/step_seconds"] = hosts.of_first(time.perf_counter() - started)
       cost = add_cost(cost, parts, fresh, metrics)
       if is_time(step, config.eval.every, config.steps):
         metrics |= parts.exam(prepared)
@@ -151,14 +152,16 @@ def loop(
         progress.say(f"Step {step}: the next stage begins, with {opened:,} problems.")
       log.write(step, metrics | cost.as_metrics())
       show(progress, alarms, step, metrics, fresh.nonfinite)
-      if step == 1 or is_time(step, config.log.rollouts_every, config.steps):
+      shows = step == 1 or is_time(step, config.log.rollouts_every, config.steps)
+      if shows and hosts.is_first():
         entries = rollout_entries(fresh, task.training.problems, config.log.groups)
         write_rollouts(run.rollouts, step, entries)
       snapshot = Snapshot(step, state, buffer, cost, deciding)
       if is_time(step, config.checkpoint.every, config.steps):
         log.sync()
         save(checkpoints, snapshot, task, parts, metrics.get("eval/accuracy"))
-        draw_curves(run.metrics, run.curves, title(config))
+        if hosts.is_first():
+          draw_curves(run.metrics, run.curves, title(config))
       watchdog.beat()
   return snapshot
 
@@ -207,6 +210,17 @@ class Snapshot:
       "deciding": self.deciding.to_dict(),
       "problems": task.training.problems.fingerprint,
     }
+
+
+def open_log(config: ConfigDict, run: RunFolder, step: int) -> MetricsLog | SilentLog:
+  """The record of a run that has done `step` steps."""
+  if not hosts.is_first():
+    return SilentLog()
+  return MetricsLog(
+    run.metrics,
+    run.tensorboard if config.log.tensorboard else None,
+    start_step=step + 1 if step else 0,
+  )
 
 
 def open_checkpoints(config: ConfigDict, run: RunFolder) -> Checkpoints:
@@ -453,8 +467,7 @@ def config_of_command() -> tuple[ConfigDict, pathlib.Path]:
   path = pathlib.Path(file.partition(":")[0])
   if not path.is_file():
     raise UserError(f"--config={path}: no such file; try --config=configs/quickstart.py")
-  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  backend.configure()
   return flags.FLAGS.config, path
 
 
@@ -462,7 +475,9 @@ def main() -> None:
   workdir = flags.DEFINE_string(
     "workdir", "", "The run's folder; default: runs/ and the config file's name."
   )
+  join = hosts.define_flags()
   config, path = config_of_command()
+  join()
   train(config, workdir.value or f"runs/{path.stem}")
 
 

@@ -32,7 +32,9 @@ MAY_IMPORT = {
 }
 # The only files that see a config.
 READERS = ("train.py", "profile_prompts.py", "build.py", "slots.py", "check.py")
-MEETING_POINTS = {"records", "masked", "distribution", "randomness", "errors", "buckets"}
+MEETING_POINTS = {
+  "records", "masked", "distribution", "randomness", "errors", "buckets", "hosts",
+}  # fmt: skip
 
 
 def sources(folder: pathlib.Path) -> list[pathlib.Path]:

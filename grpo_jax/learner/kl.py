@@ -77,5 +77,5 @@ class KLPenalty:
     """Of one microbatch; the last one is filled up with rows that nobody reads."""
     rows = np.minimum(np.arange(start, start + self._rows), len(samples.prompt_len_R) - 1)
     part = jax.tree.map(lambda leaf: leaf[rows], samples)
-    part = jax.device_put(part, self._layout.sharding("batch"))
+    part = self._layout.split_rows(part)
     return np.asarray(self._of_rows(self._reference, part, self._how))

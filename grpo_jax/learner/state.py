@@ -24,7 +24,7 @@ def create_state(
   """Optimizer moments are made on the devices that hold their parameters."""
   shardings = state_shardings(params, optimizer, layout)
   make = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
-  updates = jax.device_put(jnp.int32(0), layout.replicated)
+  updates = jnp.zeros((), jnp.int32, device=layout.replicated)
   return TrainState(params, make(params), updates)
 
 

@@ -35,22 +35,24 @@ def make_supervised_step(
   """Compiles one step of cross-entropy on completion tokens; returns the state and the mean loss.
   The state is donated."""
 
+  layout = model.layout
+
   def loss_of(params, samples: Samples, how: Decoding):
     logp_BT, _ = sample_log_probs(model, params, samples, how)
     mask_BT = completion_mask(samples)
     return -masked_sum(logp_BT, mask_BT) / mask_BT.sum()
 
   def step(state: TrainState, samples: Samples, how: Decoding):
+    samples = jax.lax.with_sharding_constraint(samples, layout.sharding("batch"))
     loss, grads = jax.value_and_grad(loss_of)(state.params, samples, how)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.updates + 1), loss
 
-  layout = model.layout
   shardings = state_shardings(abstract_params(model), optimizer, layout)
   return jax.jit(
     step,
     donate_argnums=0,
-    in_shardings=(shardings, layout.sharding("batch"), layout.replicated),
+    in_shardings=(shardings, layout.replicated, layout.replicated),
     out_shardings=(shardings, layout.replicated),
   )

@@ -21,6 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from grpo_jax import hosts
 from grpo_jax.errors import UserError
 from grpo_jax.model.config import read_config
 from grpo_jax.model.qwen3 import Params
@@ -127,14 +128,16 @@ def load_params(folder: str | pathlib.Path, abstract: Params) -> Params:
 
 
 def save_params(folder: str | pathlib.Path, params: Params, dtype: str) -> None:
-  """Writes the weights as safetensors; files above 5 GB are split and indexed, as on the Hub."""
+  """Writes the weights as safetensors; files above 5 GB are split and indexed, as on the Hub. All
+  hosts call it, and the first one writes."""
   folder = pathlib.Path(folder)
   leaves, table = _flatten(params), tensor_table(params)
   files = _assign_files(table, np.dtype(dtype).itemsize)
   for file, tensors in files.items():
     values = {t.name: _one_tensor(leaves[t.path], t, dtype) for t in tensors}
-    safetensors.numpy.save_file(values, folder / file, metadata={"format": "pt"})
-  if len(files) > 1:
+    if hosts.is_first():
+      safetensors.numpy.save_file(values, folder / file, metadata={"format": "pt"})
+  if len(files) > 1 and hosts.is_first():
     size = sum(math.prod(t.theirs) for t in table) * np.dtype(dtype).itemsize
     weight_map = {t.name: file for file, tensors in files.items() for t in tensors}
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
@@ -150,7 +153,7 @@ def carry_files(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
 
 
 def export_folder(out: pathlib.Path, params: Params, source: pathlib.Path, dtype: str = "") -> None:
-  """Writes a model folder, replacing an older export in one move.
+  """Writes a model folder, replacing an older export in one move. All hosts call it.
 
   Args:
     out: the folder to make.
@@ -161,10 +164,13 @@ def export_folder(out: pathlib.Path, params: Params, source: pathlib.Path, dtype
   _, raw = read_config(source)
   stored = raw.get("dtype") or raw.get("torch_dtype") or "float32"
   partial = out.with_name(f"{out.name}.partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  carry_files(source, partial)
+  if hosts.is_first():
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    carry_files(source, partial)
   save_params(partial, params, dtype or stored)
+  if not hosts.is_first():
+    return
   if dtype and dtype != stored:
     name = "dtype" if "dtype" in raw else "torch_dtype"
     (partial / "config.json").write_text(json.dumps(raw | {name: dtype}, indent=2) + "\n")
@@ -245,7 +251,7 @@ def _read_parameter(tensors: list[Tensor], stored: _Stored, leaf) -> jax.Array:
 
 def _one_tensor(leaf: jax.Array, tensor: Tensor, dtype: str) -> np.ndarray:
   value = leaf if tensor.layer is None else leaf[tensor.layer]
-  return np.ascontiguousarray(tensor.to_theirs(np.asarray(value))).astype(np.dtype(dtype))
+  return np.ascontiguousarray(tensor.to_theirs(hosts.whole(value))).astype(np.dtype(dtype))
 
 
 def _assign_files(table: list[Tensor], itemsize: int) -> dict[str, list[Tensor]]:

@@ -203,7 +203,7 @@ class Replay:
       functools.partial(draw_batch, max_size=max_draw, how=how),
       out_shardings=(self.shardings, None, layout.sharding("batch")),
     )
-    self.describe = jax.jit(describe)
+    self.describe = jax.jit(describe, out_shardings=layout.replicated)
 
   def abstract(self) -> Buffer:
     """The buffer as shapes, dtypes and shardings, for restoring a checkpoint."""

@@ -35,7 +35,7 @@ def settle_config(
   if not path.exists():
     write_atomically(path, text)
     return
-  before, now = dict(_flat(_read_config(path))), dict(_flat(config))
+  before, now = dict(flat(_read_config(path))), dict(flat(config))
   differing = [key for key in sorted(before | now) if not _same(key, before, now)]
   refused = [key for key in differing if not _allowed(key, may_change)]
   if refused:
@@ -49,13 +49,13 @@ def settle_config(
 
 def fingerprint(config: Mapping[str, Any], may_change: frozenset[str]) -> str:
   """Names what must not change of a run: the same for every start of it."""
-  fixed = {key: v for key, v in _flat(_json_values(config)) if not _allowed(key, may_change)}
+  fixed = {key: v for key, v in flat(_json_values(config)) if not _allowed(key, may_change)}
   return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> Differences:
   """Dotted keys of `reference` that have another value in `config`: (reference, config)."""
-  here, there = dict(_flat(_json_values(config))), json.loads(json.dumps(reference))
+  here, there = dict(flat(_json_values(config))), json.loads(json.dumps(reference))
   return {key: (there[key], here.get(key)) for key in there if not _same(key, there, here)}
 
 
@@ -109,18 +109,18 @@ def _allowed(key: str, may_change: frozenset[str]) -> bool:
   return any(".".join(parts[:length]) in may_change for length in range(1, len(parts) + 1))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
   """The leaves of nested mappings with their dotted keys; an empty mapping is a leaf."""
   for key, value in tree.items():
     if isinstance(value, Mapping) and value:
-      yield from _flat(value, f"{prefix}{key}.")
+      yield from flat(value, f"{prefix}{key}.")
     else:
       yield f"{prefix}{key}", value
 
 
 def _json_values(config: Mapping[str, Any]) -> dict:
   """`config` as JSON would give it back: tuples as lists, every key a text."""
-  for key, value in _flat(config):
+  for key, value in flat(config):
     try:
       json.dumps(value)
     except (TypeError, ValueError):

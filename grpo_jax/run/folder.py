@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping
 from typing import IO, Any
 
+from grpo_jax import hosts
 from grpo_jax.errors import UserError
 from grpo_jax.run.config_record import fingerprint, settle_config
 from grpo_jax.run.files import disk_errors
@@ -24,7 +25,7 @@ from grpo_jax.run.files import disk_errors
 class RunFolder:
   """The paths of a run. `open_run` gives one that is locked until it is closed or we die.
 
-  Hosts of a pod other than the first, and readers, use `RunFolder(path)` without the lock.
+  Hosts other than the first, and readers, have no lock.
   """
 
   path: pathlib.Path
@@ -103,7 +104,8 @@ def open_run(
   may_change: frozenset[str] = frozenset(),
   command: str = "",
 ) -> RunFolder:
-  """Makes or reopens the folder of a run and holds its lock.
+  """Makes or reopens the folder of a run and holds its lock. With several hosts all call it, and
+  the first one does that before the others return.
 
   config: the resolved configuration, nested mappings of JSON values.
   may_change: dotted keys (`steps`) or sections (`log`) that may differ from the last start.
@@ -114,7 +116,11 @@ def open_run(
   """
   if "://" in str(path):
     raise UserError(f"--workdir {path}: not a local path; mount the bucket and name the mount")
-  run = RunFolder(pathlib.Path(path).expanduser().absolute())
+  identity = fingerprint(config, may_change)
+  run = RunFolder(pathlib.Path(path).expanduser().absolute(), identity=identity)
+  if not hosts.is_first():
+    hosts.wait_for_all()
+    return run
   with disk_errors(run.path):
     run.path.mkdir(parents=True, exist_ok=True)
   lock = _take_lock(run.path / "lock")
@@ -122,8 +128,9 @@ def open_run(
     on_error.callback(lock.close)
     settle_config(run.config, config, may_change)
     _note_command(run.commands, command)
+    hosts.wait_for_all()
     on_error.pop_all()
-  return dataclasses.replace(run, lock=lock, identity=fingerprint(config, may_change))
+  return dataclasses.replace(run, lock=lock)
 
 
 def _now() -> str:

@@ -77,6 +77,22 @@ class MetricsLog:
     self.close()
 
 
+class SilentLog:
+  """What hosts have that do not write."""
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """The first host does."""
+
+  def sync(self) -> None:
+    """Nothing was written."""
+
+  def __enter__(self) -> "SilentLog":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    """Nothing is open."""
+
+
 def read_metrics(path: str | os.PathLike) -> list[dict]:
   """The rows of a `metrics.jsonl`, in order; a torn last line is not a row.
 

@@ -92,6 +92,16 @@ class _Drawn:
   logp_Bk: jax.Array
 
 
+@flax.struct.dataclass
+class _Seen:
+  """What the host is told after a burst."""
+
+  drawn: _Drawn
+  position_B: jax.Array
+  done_B: jax.Array
+  finish_B: jax.Array
+
+
 class Sampler:
   """Compiles sampling for a model; holds no parameters and no random state.
 
@@ -120,8 +130,8 @@ class Sampler:
     if slots == 1 and model.dtype != model.layout.arithmetic_dtype(model.dtype):
       slots = 2  # XLA's CPU backend has no fast product of one bfloat16 row with a matrix
     self._slots, self._burst_tokens, self._prompts = slots, burst, prefill
-    # Slots are split over devices. Prompts, few at a time, are given to all; so is what the host
-    # asks for after a burst.
+    # Slots are split over devices. Prompts, few at a time, are given to all; so is what a host says
+    # of slots before a burst and asks for after it: other hosts' devices are beyond its reach.
     every, by_row = model.layout.replicated, model.layout.sharding("batch")
     in_cache = model.layout.sharding("batch", "kv_heads")
     in_slots = _Slots(in_cache, *[by_row] * 7)
@@ -142,7 +152,7 @@ class Sampler:
     self._insert = jax.jit(
       _insert,
       donate_argnums=0,
-      in_shardings=(in_slots, in_prefill, by_row, by_row, by_row),
+      in_shardings=(in_slots, in_prefill, every, every, every),
       out_shardings=in_slots,
     )
     self._resize = jax.jit(
@@ -186,9 +196,8 @@ class Sampler:
         if index != window:
           window, read = index, self._prefill(prepared, *queue.prompts(index))
         slots = self._insert(slots, read, *queue.newcomers(index, seats, rows))
-      slots, drawn = self._burst(prepared, slots, how, eos_ids_E)
-      seen = jax.device_get((drawn, slots.position_B, slots.done_B, slots.finish_B))
-      ended = _advance_rows(rows, *seen)
+      slots, seen = self._burst(prepared, slots, how, eos_ids_E)
+      ended = _advance_rows(rows, jax.device_get(seen))
       if ended:
         spoilt |= {slot for slot, row in ended.items() if row.finish == Finish.NONFINITE}
         yield _finished(ended.values())
@@ -314,20 +323,18 @@ class _Queue:
     return [self._requests.prompts[n] for n in chosen]
 
 
-def _advance_rows(
-  rows: list[_Row | None], drawn: _Drawn, position_B, done_B, finish_B
-) -> dict[int, _Row]:
+def _advance_rows(rows: list[_Row | None], seen: _Seen) -> dict[int, _Row]:
   """Hands each row what it drew; takes those that ended out of their slots and returns them."""
   ended = {}
   for slot, row in enumerate(rows):
     if row is None:
       continue
-    new = position_B[slot] - row.position
-    row.tokens.append(drawn.tokens_Bk[slot, :new])
-    row.logp.append(drawn.logp_Bk[slot, :new])
+    new = seen.position_B[slot] - row.position
+    row.tokens.append(seen.drawn.tokens_Bk[slot, :new])
+    row.logp.append(seen.drawn.logp_Bk[slot, :new])
     row.position += new
-    if done_B[slot]:
-      row.finish, rows[slot], ended[slot] = finish_B[slot], None, row
+    if seen.done_B[slot]:
+      row.finish, rows[slot], ended[slot] = seen.finish_B[slot], None, row
   return ended
 
 
@@ -431,7 +438,7 @@ def _clear(slots: _Slots) -> _Slots:
 @jax.named_scope("decode")
 def _burst(
   model: Qwen3, steps: int, params: Params, slots: _Slots, how: Decoding, eos_ids_E
-) -> tuple[_Slots, _Drawn]:
+) -> tuple[_Slots, _Seen]:
   """Decodes up to `steps` tokens in every slot that is not done; ends early when all are."""
   B = len(slots.done_B)
   nothing = _Drawn(jnp.zeros((B, steps), jnp.int32), jnp.zeros((B, steps), jnp.float32))
@@ -448,7 +455,8 @@ def _burst(
     logp_Bk = jax.lax.dynamic_update_slice(drawn.logp_Bk, logp_B[:, None], (0, step))
     return step + 1, slots, _Drawn(tokens_Bk, logp_Bk)
 
-  return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), slots, nothing))[1:]
+  _, slots, drawn = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), slots, nothing))
+  return slots, _Seen(drawn, slots.position_B, slots.done_B, slots.finish_B)
 
 
 def _advance(
