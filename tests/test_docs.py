@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from configs import base
 from configs.methods import METHODS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -41,3 +42,24 @@ def test_links_between_pages_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
       if "://" not in target:
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+RUNNING = (ROOT / "docs" / "running.md").read_text()
+
+
+def test_every_key_on_the_running_page_exists():
+  config = base.get_config()
+  sections = "|".join(name for name, value in config.items() if hasattr(value, "items"))
+  keys = re.findall(rf"\b(?:config\.)?({sections})\.([a-z_]+)\b(?!\.py)", RUNNING)
+  assert len(keys) > 10
+  assert not [f"{section}.{key}" for section, key in keys if key not in config[section]]
+
+
+def test_every_flag_and_metric_on_the_running_page_exists():
+  code = "".join(path.read_text() for path in (ROOT / "grpo_jax").rglob("*.py"))
+  for flag in ("distributed", "coordinator", "processes", "process_id", "peer_timeout"):
+    assert f"--{flag}" in RUNNING
+    assert f'"{flag}"' in code
+  metrics = set(re.findall(r"`((?:perf|rollout|train)/\w+)`", RUNNING))
+  assert len(metrics) > 5
+  assert not {name for name in metrics if f'"{name}"' not in code}
