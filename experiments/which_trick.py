@@ -12,7 +12,7 @@ from experiments.study import Study, Variant
 
 PROFILE = ("grpo_jax.profile_prompts", "--out={folder}/profile.json")
 PROFILED = {"easy_to_hard.profile": "{folder}/profile.json"}
-# Two-step warm-up of 20 of a run's 200 steps becomes 6 of 60; half of all problems are candidates.
+# A warm-up of 20 steps becomes 6 of 60; half of all problems are candidates.
 DOPR = {"most_uncertain.warmup_steps": 6, "most_uncertain.candidates": 160}
 # 128 is sixteen times the paper's group; so is this.
 COBA = {"by_capability.most": 64}
@@ -34,7 +34,7 @@ STUDY = Study(
   ),
   config="configs/columns.py",
   seeds=(0, 1, 2, 3, 4),
-  target=0.5,
+  target=0.35,
   families={
     "GRPO": {
       "grpo": Variant("grpo"),
@@ -62,6 +62,7 @@ STUDY = Study(
       "coba": Variant("coba", COBA),
       "dopr": Variant("dopr", DOPR, about="our reading: one problem a step"),
       "dapo": Variant("dapo", about="asks again until a whole batch has a signal"),
+      "prepo": Variant("prepo", about="prompts by perplexity, rollouts weighed by entropy"),
       "sgpo": Variant("sgpo", PROFILED, PROFILE, about="8 samples a problem are spent before"),
     },
     "Losses and advantages": {
@@ -77,8 +78,16 @@ STUDY = Study(
       "aper + history": Variant("aper+history_resampling"),
       "aper + sgpo": Variant("aper+sgpo", PROFILED, PROFILE),
       "aper + coba": Variant("aper+coba", COBA),
-      "aper + tis": Variant("aper+tis", about="replayed rows by truncated importance weights"),
       "aper + soft age": Variant("aper+age_decay", SOFT, about="priorities fall to 1/e in 5 steps"),
+      "aper + coba, by share": Variant(
+        "aper+coba+by_share", COBA, about="|A| as a share of the most it can be in its group"
+      ),
+      "aper + tis_replayed": Variant(
+        "aper+tis_replayed", about="replayed rows by truncated importance weights"
+      ),
+      "aper + refreshed": Variant(
+        "aper+refreshed", about="advantages set anew when a problem is asked again"
+      ),
     },
   },
 )
