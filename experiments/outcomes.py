@@ -30,6 +30,7 @@ COSTS = {
 }
 # Means over the steps of a run that tell why it went as it did.
 REASONS = {
+  "right, of those asked": "reward/right",
   "groups all right": "reward/groups_all_right",
   "groups all wrong": "reward/groups_all_wrong",
   "kept": "rollout/kept",

@@ -3,9 +3,9 @@
   python -m experiments.report experiments/which_trick.py [--runs=DIR] [--out=experiments/results]
   python -m experiments.report runs/mine [--baseline=grpo] [--target=0.7]
 
-Writes NAME.html, which needs nothing beside itself, and NAME.md and NAME.png, the table and the
-differences. Of a folder that is no study, all runs below it are taken: those that differ in the
-seed alone are one variant.
+Writes NAME.html, which needs nothing beside itself; NAME.md and NAME.png, the table and the
+differences; and NAME.json, the numbers of every run at its exams. Of a folder that is no study, all
+runs below it are taken: those that differ in the seed alone are one variant.
 """
 
 import argparse
@@ -272,6 +272,24 @@ def forest_figure(report: Report):
   )
 
 
+def numbers(report: Report) -> str:
+  """Every run at its exams: what all the rest is made of."""
+  found = {
+    name: {
+      seed: {
+        "accuracy": outcome.accuracy_E.tolist(),
+        f"pass@{outcome.k}": outcome.pass_E.tolist(),
+        "length": outcome.length_E.tolist(),
+        **{cost: spent_E.tolist() for cost, spent_E in outcome.cost_E.items()},
+      }
+      for seed, outcome in sorted(outcomes.items())
+    }
+    for name, outcomes in report.outcomes.items()
+  }
+  runs = [f'"{name}": {json.dumps(by_seed)}' for name, by_seed in found.items()]
+  return "{\n" + ",\n".join(runs) + "\n}\n"
+
+
 STYLE = """
 :root { --ink: #24292f; --faint: #6e7781; --line: #e4e7eb; --blue: #0b63c5; }
 * { box-sizing: border-box; }
@@ -456,8 +474,9 @@ def main(arguments: list[str]) -> None:
   out.mkdir(parents=True, exist_ok=True)
   write_atomically(out / f"{path.stem}.html", page(report).encode())
   write_atomically(out / f"{path.stem}.md", markdown(report).encode())
+  write_atomically(out / f"{path.stem}.json", numbers(report).encode())
   write_atomically(out / f"{path.stem}.png", pictures.png(forest_figure(report)))
-  print(f"{out / path.stem}.html, .md and .png")
+  print(f"{out / path.stem}.html, .md, .png and .json")
 
 
 if __name__ == "__main__":

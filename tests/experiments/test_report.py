@@ -73,6 +73,9 @@ def test_a_study_becomes_a_page_a_table_and_a_picture(runs):
   assert "a &amp; b" in page
   assert page.count("<svg") == 2  # differences, and curves of the one family with variants
   assert (runs / "out/small.png").read_bytes().startswith(b"\x89PNG")
+  kept = json.loads((runs / "out/small.json").read_text())
+  assert kept["b"]["1"]["accuracy"] == pytest.approx([0.1, 0.3, 0.681])
+  assert kept["grpo"]["2"]["rollouts"] == [0, 100, 200]
   for text in (page, table):
     assert "b (1 of 3), absent (3 of 3)" in text
     assert "alpha 1, beta 3, gamma 5" in text
