@@ -65,9 +65,13 @@ def killed_at_random(
   while len(at) < kills:
     process = start(command(folder, steps))
     with _reaped(process):
-      if chance.random() < 0.8:  # most of the time in the loop, else anywhere in the start
-        _wait_for(process, "Memory on each device")
-      time.sleep(chance.uniform(0, 3))
+      if chance.random() < 0.2:
+        time.sleep(chance.uniform(0, 8))  # somewhere in the start
+      else:
+        _wait_for(process, f"/{steps}  ")
+        more = chance.randint(0, 2 * steps // kills)
+        _wait_for_row(process, folder, min(steps, _progress(folder)[0] + more))
+        time.sleep(chance.uniform(0, 0.3))
       alive += process.poll() is None
       process.kill()
       process.communicate()
@@ -271,6 +275,11 @@ def _wait_for(process: subprocess.Popen, words: str) -> None:
   for line in process.stdout:
     if words in line:
       return
+
+
+def _wait_for_row(process: subprocess.Popen, folder: pathlib.Path, step: int) -> None:
+  while _progress(folder)[0] < step and process.poll() is None:
+    time.sleep(0.002)
 
 
 def _quoted(word: str) -> str:
