@@ -9,7 +9,6 @@ that agrees is usually right, and right answers are usually the same.
 import collections
 import concurrent.futures
 import dataclasses
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from grpo_jax.randomness import Purpose, generator_for
 from grpo_jax.records import Samples
 from grpo_jax.verify import Outcome, Verdict, VerifierPool
 from grpo_jax.verify.normalise import normalise
+from grpo_jax.verify.scripts import mixes_scripts
 
 # What an audit asks, as VerifierPool names it.
 SECOND_GRADER = "grpo_jax.verify.second_opinion:verify"
@@ -92,7 +92,7 @@ def signs(answers: Answers) -> dict[str, float]:
   return {
     "rollout/repetition": repeated_R.mean(),
     "rollout/repetitive": np.mean(repeated_R > REPETITIVE),
-    "rollout/mixed_scripts": np.mean([len(scripts(text)) > 1 for text in answers.texts]),
+    "rollout/mixed_scripts": np.mean([mixes_scripts(text) for text in answers.texts]),
   } | agreement(answers.verdicts, answers.group_R)
 
 
@@ -107,15 +107,6 @@ def _repeated(tokens_T: np.ndarray, n: int) -> float:
     return 0.0
   grams = np.lib.stride_tricks.sliding_window_view(tokens_T, n)
   return 1 - len(np.unique(grams, axis=0)) / len(grams)
-
-
-def scripts(text: str) -> set[str]:
-  """The writing systems of a text's letters, by the first word of their Unicode names; Greek is
-  left out, since mathematics writes it in every language."""
-  letters = {character for character in text if character.isalpha()}
-  names = {unicodedata.name(letter, "UNKNOWN").split()[0] for letter in letters}
-  # Double-struck, script and other letters of formulas; compatibility forms of other scripts.
-  return names - {"GREEK", "MATHEMATICAL", "DOUBLE-STRUCK", "SCRIPT", "MICRO", "OHM", "UNKNOWN"}
 
 
 def agreement(verdicts: Sequence[Verdict], group_R: np.ndarray) -> dict[str, float]:

@@ -5,7 +5,7 @@ import pytest
 
 from grpo_jax.answers import Answers
 from grpo_jax.data.problems import Problem, ProblemSet
-from grpo_jax.guards import SECOND_GRADER, Auditor, agreement, repeated_share, scripts
+from grpo_jax.guards import SECOND_GRADER, Auditor, agreement, repeated_share
 from grpo_jax.records import Finish, Samples
 from grpo_jax.verify import Outcome, Verdict, VerifierPool
 
@@ -29,21 +29,6 @@ def test_repetition_is_the_share_of_ngrams_seen_before():
   loop, new = [1, 2] * 20, list(range(40))
   # 33 windows of 8, of which two are different; a text shorter than a window repeats nothing.
   assert repeated_share(samples(loop, new, [1, 1, 1])) == pytest.approx([31 / 33, 0, 0])
-
-
-@pytest.mark.parametrize(
-  ("text", "expected"),
-  [
-    ("the angle \u03b8 is 3", {"LATIN"}),
-    ("so \u7b54\u6848 is 3", {"LATIN", "CJK"}),
-    ("\u044d\u0442\u043e 3", {"CYRILLIC"}),
-    ("1 + 1 = \\boxed{2}", {"LATIN"}),
-    ("\u211d, \U0001d465", set()),  # letters of formulas
-    ("", set()),
-  ],
-)
-def test_scripts_are_those_of_words(text, expected):
-  assert scripts(text) == expected
 
 
 def verdict(answer: str | None, right: bool = False) -> Verdict:
