@@ -1,5 +1,6 @@
 """The command that scores a model folder: training's own number, whatever interrupts it."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -16,6 +17,7 @@ from grpo_jax.evaluate import Request, evaluate
 from grpo_jax.evaluation.samples import read_samples
 from grpo_jax.run.metrics import read_metrics
 from grpo_jax.train import train
+from tests.test_hosts import by_flags, ends, say, started
 from tests.test_train import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -102,6 +104,18 @@ def test_devices_and_slots_change_no_sample(request_for, tmp_path, monkeypatch, 
   assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
   assert parts == pytest.approx(whole, rel=0, nan_ok=True)
   assert len(lines(tmp_path / "parts")) == 20 * SAMPLES
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_samples_of_one(request_for, tmp_path):
+  whole = evaluate(request_for(out=str(tmp_path / "whole"), temperature=1.3))
+  shared = dataclasses.asdict(request_for(out=str(tmp_path / "shared"), temperature=1.3))
+  given = [f"--{name}={value}" for name, value in shared.items() if value not in ("", None)]
+  with started(tmp_path, by_flags(2), 1, ["grpo_jax.evaluate", *given]) as running:
+    assert ends(running) == [0, 0], say(tmp_path, 0)
+  assert lines(tmp_path / "shared") == lines(tmp_path / "whole")
+  summary = json.loads((tmp_path / "shared" / "summary.json").read_text())
+  assert summary["metrics"]["accuracy"] == whole["accuracy"]
 
 
 def test_an_interrupted_evaluation_goes_on_and_samples_nothing_twice(

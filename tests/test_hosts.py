@@ -66,10 +66,8 @@ def by_slurm(count: int) -> list[Place]:
 
 
 @contextlib.contextmanager
-def started(folder: pathlib.Path, places: list[Place], devices: int, changes: dict):
-  """One process a place, of one run in `folder`; ended if the test fails."""
-  config = folder / "tiny_config.py"
-  config.write_text(CONFIG.format(changes=changes))
+def started(folder: pathlib.Path, places: list[Place], devices: int, command: list[str]):
+  """One process a place, all of `python -m` this command; ended if the test fails."""
   common = os.environ | {
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "XDG_CACHE_HOME": str(folder / "cache"),
@@ -77,12 +75,14 @@ def started(folder: pathlib.Path, places: list[Place], devices: int, changes: di
   running = []
   try:
     for number, place in enumerate(places):
-      command = [sys.executable, "-m", "grpo_jax.train", f"--config={config}", *place.flags]
-      command += [f"--workdir={folder / 'run'}", "--peer_timeout=20"]
       with (folder / f"log{number}").open("w") as log:
         running.append(
           subprocess.Popen(
-            command, cwd=ROOT, env=common | place.environment, stdout=log, stderr=log
+            [sys.executable, "-m", *command, "--peer_timeout=20", *place.flags],
+            cwd=ROOT,
+            env=common | place.environment,
+            stdout=log,
+            stderr=log,
           )
         )
     yield running
@@ -90,6 +90,13 @@ def started(folder: pathlib.Path, places: list[Place], devices: int, changes: di
     for process in running:
       process.kill()
       process.wait()
+
+
+def training(folder: pathlib.Path, changes: dict) -> list[str]:
+  """The command of the tiny run, changed, in `folder`."""
+  config = folder / "tiny_config.py"
+  config.write_text(CONFIG.format(changes=changes))
+  return ["grpo_jax.train", f"--config={config}", f"--workdir={folder / 'run'}"]
 
 
 def free_port(above: int = 0) -> int:
@@ -144,8 +151,8 @@ def test_several_processes_train_what_one_does(
   """Tokens, verdicts, draws from the store and weights; and the run they leave is one run."""
   changes = CHANGES | mesh
   for steps in stops:
-    here = places()
-    with started(tmp_path, here, devices, changes | {"steps": steps}) as running:
+    here, command = places(), training(tmp_path, changes | {"steps": steps})
+    with started(tmp_path, here, devices, command) as running:
       assert ends(running) == [0] * len(here), say(tmp_path, 0) + say(tmp_path, 1)
   # The warm start of several is also that of the one: its 60 steps would make much of rounding.
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -161,7 +168,7 @@ def test_several_processes_train_what_one_does(
 def test_a_process_with_another_seed_is_named_before_anything_is_trained(tmp_path):
   first, second = by_flags(2)
   places = [first, dataclasses.replace(second, flags=(*second.flags, "--config.seed=7"))]
-  with started(tmp_path, places, 1, CHANGES) as running:
+  with started(tmp_path, places, 1, training(tmp_path, CHANGES)) as running:
     assert ends(running) == [2, 2]
   for number in range(2):
     assert "process 1 would run something else: config.seed is 7, but in process 0 0" in say(
@@ -171,7 +178,8 @@ def test_a_process_with_another_seed_is_named_before_anything_is_trained(tmp_pat
 
 
 def test_when_one_process_dies_the_others_end_and_say_so(tmp_path):
-  with started(tmp_path, by_flags(2), 1, CHANGES | {"steps": 1000}) as running:
+  command = training(tmp_path, CHANGES | {"steps": 1000})
+  with started(tmp_path, by_flags(2), 1, command) as running:
     metrics = tmp_path / "run/metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.read_text(), running)
     running[1].kill()
