@@ -7,11 +7,11 @@
 #   What would be run, as commands; nothing is:
 #     ./launch_tpu.sh --name=first --project=my-project --zone=us-west4-a --type=v5e-8 --dry-run \
 #         -- --config=configs/quickstart.py
-#   Sixteen VMs that may be taken away at any time, and a bucket that keeps the run:
-#     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --type=v5e-64 --spot \
+#   Four VMs that may be taken away at any time, and a bucket that keeps the run:
+#     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --type=v5e-16 --spot \
 #         --bucket=gs://my-bucket/runs --inputs=gs://my-bucket/inputs --delete-when-done \
 #         -- --config=configs/gsm8k.py:method=aper --config.data.path=inputs/gsm8k \
-#         --config.eval.path=inputs/gsm8k --config.model.folder=inputs/Qwen3-4B-Base
+#         --config.eval.path=inputs/gsm8k --config.model.folder=inputs/Qwen3-1.7B-Base
 #   The end of the slice (it costs until it is deleted, also when this script is stopped):
 #     ./launch_tpu.sh --name=gsm8k --project=my-project --zone=us-west4-a --delete
 #
