@@ -500,7 +500,7 @@ mount_bucket() { # gs://BUCKET/FOLDER
   mkdir -p bucket
   command -v gcsfuse >/dev/null || install_gcsfuse
   mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
-    --metadata-cache-ttl-secs=0 "${name%%/*}" bucket
+    --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "${name%%/*}" bucket
 }
 
 install_gcsfuse() {
