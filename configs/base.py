@@ -44,9 +44,11 @@ def get_config() -> ConfigDict:
 
   # Problems to learn from.
   config.data = ConfigDict()
-  config.data.source = "gsm8k"  # gsm8k, math, jsonl, code, arithmetic, arithmetic_programs
+  # gsm8k, math, minerva, olympiadbench, jsonl, code, text, arithmetic, arithmetic_programs
+  config.data.source = "gsm8k"
   config.data.path = ""  # a file, or a folder as published
   config.data.split = "train"
+  config.data.ask = "answers"  # or "steps": the next one of a worked solution
   config.data.limit = 0  # problems; 0: all
   config.data.levels = ()  # of the made-up ones: digits; named twice, twice as many
   config.data.template = "chatml_boxed"
@@ -57,6 +59,7 @@ def get_config() -> ConfigDict:
   config.more.source = ""
   config.more.path = ""
   config.more.split = "train"
+  config.more.ask = "answers"
   config.more.limit = 0
   config.more.levels = ()
   config.more.template = ""  # "": that of data
@@ -75,6 +78,7 @@ def get_config() -> ConfigDict:
   config.eval.source = "gsm8k"
   config.eval.path = ""
   config.eval.split = "test"
+  config.eval.ask = "answers"
   config.eval.limit = 0
   config.eval.levels = ()
   config.eval.template = ""  # "": that of data
@@ -127,11 +131,14 @@ def get_config() -> ConfigDict:
   config.reward.wrong = -1.0
   config.reward.format = 0.0  # taken off where no answer stands in the form its judge reads
   config.reward.language_mix = 0.0  # taken off where a completion mixes scripts (verify/scripts.py)
+  # Who judges the next piece of a text: module:name; verify/segments.py says how to write another.
+  config.reward.segment_judge = "grpo_jax.verify.segments:same_words"
   config.reward.overlong = 0.0  # last share of max_new_tokens, over which 0 to 1 is taken off
   config.reward.kl = "k1"  # estimator of the KL to the start policy that is taken off; k1, k2, k3
   config.reward.kl_coef = 0.0  # 0: none; above 0 keeps a second copy of the weights
   config.keep = "everything"  # or "mixed_groups": drop groups all right or all wrong
   config.weigh = "equal"  # of those, in the loss; "relative_entropy": the less certain more
+  config.keep_spread = 0.0  # mixed_groups: those whose rewards have a smaller deviation go too
   config.keep_truncated = True  # False: rollouts cut at max_new_tokens have no part in the loss
 
   # What a rollout is worth beside its group: (reward - baseline) / scale.

@@ -120,6 +120,27 @@ METHODS: dict[str, dict] = {
     "easy_to_hard.solved_above": 0.75,
     "easy_to_hard.unsolved_share": 0.1,
   },
+  # SRL, arXiv 2510.25992: the next step of a worked solution, rewarded by its similarity to the
+  # expert's, -1 without one; groups of nearly equal rewards are dropped. (It needs solutions of
+  # several steps; how near is nearly is not public.) Dynamic sampling with refill: "srl+dapo".
+  "srl": {
+    "data.ask": "steps",
+    "data.template": "chatml",
+    "eval.template": "chatml_boxed",
+    "reward.wrong": 0.0,
+    "reward.format": 1.0,
+    "keep": "mixed_groups",
+    "keep_spread": 1e-4,
+    "optimizer.learning_rate": 5e-7,
+  },
+  # RLPT, arXiv 2509.19249: the next sentence of plain text, 1 or 0 by a judge. Which one the paper
+  # asks is not public, and the embedded one is for tests. next_segment.py is the task.
+  "rlpt": {
+    "data.source": "text",
+    "data.template": "chatml",
+    "eval.source": "text",
+    "reward.wrong": 0.0,
+  },
   # In the manner of DoPR, arXiv 2602.00815, whose formula is not public: one problem a step.
   "dopr": {"select": "most_uncertain"},
   # PREPO, arXiv 2511.00794: a fifth of the candidates, from prompts of low perplexity to those of

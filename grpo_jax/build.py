@@ -38,10 +38,11 @@ from grpo_jax.sampling.sampler import Sampler
 from grpo_jax.slots import make_decisions, make_measure, make_penalties, make_replay, profile_of
 from grpo_jax.start import WarmStart, make_start_folder
 from grpo_jax.task import ProblemSpec, Prompts, Task, join, load_prompts, open_tokenizer
-from grpo_jax.verify import Judges, VerifierPool
+from grpo_jax.verify import Judges, Outcome, VerifierPool
 from grpo_jax.verify.jailer import Limits
-from grpo_jax.verify.judges import PROGRAM
+from grpo_jax.verify.judges import CHECKS, PROGRAM, SEGMENT
 from grpo_jax.verify.programs import ProgramJudge
+from grpo_jax.verify.segments import BEGIN, END
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,12 @@ def load_task(config: ConfigDict) -> Task:
 
   def prompts(section: ConfigDict) -> Prompts:
     spec = ProblemSpec(
-      section.source, section.path, section.split, section.limit, tuple(section.levels)
+      section.source,
+      section.path,
+      section.split,
+      section.limit,
+      tuple(section.levels),
+      section.ask,
     )
     template = section.template or config.data.template
     max_tokens = config.data.max_prompt_tokens
@@ -86,8 +92,12 @@ def make_judges(config: ConfigDict, task: Task) -> Judges:
   """
   problems = (*task.training.problems, *task.held_out.problems)
   workers, deadline_s = config.verifier.workers, config.verifier.deadline_seconds
-  if all(problem.judge != PROGRAM for problem in problems):
-    return Judges(workers, deadline_s)
+  checks = CHECKS | {SEGMENT: config.reward.segment_judge}
+  kinds = {problem.judge for problem in problems}
+  if SEGMENT in kinds:
+    check_segment_judge(config)
+  if PROGRAM not in kinds:
+    return Judges(workers, deadline_s, checks)
   seconds, memory_mb = config.verifier.program_seconds, config.verifier.program_memory_mb
   limits = Limits(cpu_s=seconds, wall_s=3 * seconds, memory_mb=memory_mb)
   try:
@@ -95,7 +105,23 @@ def make_judges(config: ConfigDict, task: Task) -> Judges:
   except UserError as error:
     named = "config.verifier.unisolated_programs=True"
     raise UserError(str(error).replace("ProgramJudge(allow_unisolated=True)", named)) from error
-  return Judges(workers, deadline_s, programs=programs)
+  return Judges(workers, deadline_s, checks, programs)
+
+
+def check_segment_judge(config: ConfigDict) -> None:
+  """Whether the judge that is named gives a verdict at all.
+
+  Raises:
+    UserError: it gives none on a made-up prediction.
+  """
+  named = config.reward.segment_judge
+  with VerifierPool(1, config.verifier.deadline_seconds, check=named) as pool:
+    (verdict,) = pool.verify_all([f"{BEGIN}It is so.{END}"], ["It is so."])
+  if verdict.outcome is Outcome.UNSCORED:
+    raise UserError(
+      f"config.reward.segment_judge is {named!r}, which gave no verdict on a made-up prediction "
+      f"({verdict.reason}); it is a function of a module that Python finds"
+    )
 
 
 def make_model(config: ConfigDict, task: Task, layout: Layout) -> Qwen3:
@@ -276,10 +302,11 @@ def make_questioners(
     prompts=task.training.prompts,
     rounds=config.rollout.rounds,
     answerer=answerer,
-    keep=KEEP[config.keep],
+    keep=functools.partial(KEEP[config.keep], spread=config.keep_spread),
     weigh=WEIGH[config.weigh],
     keep_truncated=config.keep_truncated,
     zero_truncated=config.advantage.zero_truncated,
+    weight_P=np.array([problem.weight for problem in task.training.problems]),
     reward_right=config.reward.right,
     reward_wrong=config.reward.wrong,
     penalties=penalties,

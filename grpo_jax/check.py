@@ -2,6 +2,9 @@
 a file is read or anything is compiled, and told with the key, its value and what would be right.
 """
 
+import math
+import re
+
 from ml_collections import ConfigDict
 
 from grpo_jax.build import lora_of
@@ -15,6 +18,7 @@ from grpo_jax.model.attention import check_kernel
 from grpo_jax.model.qwen3 import REMAT
 from grpo_jax.model.sharding import Layout, make_layout
 from grpo_jax.slots import ALLOCATE, OF_EXAM, OF_STEP, SELECT, STAGES, by_profile, make_draw
+from grpo_jax.task import ASK
 
 
 def check(config: ConfigDict) -> Layout:
@@ -50,6 +54,9 @@ def check(config: ConfigDict) -> Layout:
     raise UserError(f"config.audit.rollouts is {config.audit.rollouts}; it must be 0 or above")
   if config.keep not in KEEP:
     raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
+  for section in ("data", "more", "eval"):
+    if config[section].ask not in ASK:
+      raise UserError(f"config.{section}.ask is {config[section].ask!r}; known: {', '.join(ASK)}")
   if config.weigh not in WEIGH:
     raise UserError(f"config.weigh is {config.weigh!r}; known: {', '.join(WEIGH)}")
   check_survival(config)
@@ -237,6 +244,16 @@ def check_learning(config: ConfigDict) -> None:
     raise UserError(f"config.reward.kl is {config.reward.kl!r}; known: {', '.join(ESTIMATORS)}")
   if not config.reward.kl_coef >= 0:
     raise UserError(f"config.reward.kl_coef is {config.reward.kl_coef}; it must be 0 or above")
+  if not re.fullmatch(r"[\w.]+:\w+", config.reward.segment_judge):
+    raise UserError(
+      f"config.reward.segment_judge is {config.reward.segment_judge!r}; it names a function as "
+      "package.module:name"
+    )
+  if not 0 <= config.keep_spread <= (0 if config.keep == "everything" else math.inf):
+    raise UserError(
+      f"config.keep_spread is {config.keep_spread}; it is 0 or above for keep 'mixed_groups', and "
+      "0 for 'everything'"
+    )
   for key in ("format", "language_mix"):
     if not config.reward[key] >= 0:
       raise UserError(f"config.reward.{key} is {config.reward[key]}; it is taken off: 0 or above")

@@ -67,6 +67,7 @@ class Collector:
       with advantage 0 (SRPO, arXiv 2504.14286); their rewards stay in the baseline.
     reward_right, reward_wrong: what an answer is worth; one that is graded lies between them.
     penalties: numbers by name that each rollout's reward loses beside its verdict.
+    weight_P: by problem, what the advantages of its rollouts are multiplied by; None: 1.
     advantages: from rewards, groups and what is scored (`learner.advantages`, its choices bound).
     how: temperature and filters of training rollouts.
     layout: where the rollouts live.
@@ -89,6 +90,7 @@ class Collector:
   how: Decoding
   layout: Layout
   auditor: Auditor | None = None
+  weight_P: np.ndarray | None = None
   measure: Callable[[Params, Sequence[Sequence[int]]], np.ndarray] | None = None
 
   def __call__(
@@ -147,6 +149,8 @@ class Collector:
     answers, reward_R, keep_R = judged.answers, judged.reward_R, judged.keep_R
     scored_R = np.isfinite(reward_R)
     advantage_R = self.advantages(reward_R, answers.group_R, scored_R)
+    if self.weight_P is not None:
+      advantage_R *= self.weight_P[answers.problem_R]
     if self.zero_truncated:
       advantage_R[answers.samples.finish_R == Finish.LENGTH] = 0
     rollouts = Rollouts(

@@ -8,11 +8,14 @@ from grpo_jax.data.arithmetic import ALPHABET, arithmetic_problems, arithmetic_p
 from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.data.prompts import Prompt, tokenize_prompts
 from grpo_jax.data.sources import load_problems
+from grpo_jax.data.steps import step_problems
 from grpo_jax.data.tokenizer import ASCII, Tokenizer, character_tokenizer, load_tokenizer
 from grpo_jax.errors import UserError
 
 # The built-in tokenizers: the least that arithmetic needs, and all of ASCII.
 ALPHABETS = {"characters": ALPHABET, "ascii": ASCII}
+# What is asked of a problem set: its answers, or the next steps of its worked solutions.
+ASK = {"answers": lambda problems: problems, "steps": step_problems}
 MADE_UP = {"arithmetic": arithmetic_problems, "arithmetic_programs": arithmetic_programs}
 
 
@@ -25,6 +28,7 @@ class ProblemSpec:
   split: str = "train"
   limit: int = 0  # at most this many problems; 0: all (arithmetic: how many to make)
   levels: tuple[int, ...] = ()  # of what is made up: digits of the operands
+  ask: str = "answers"  # of ASK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,7 @@ def load_prompts(
     problems = make(count=spec.limit, levels=spec.levels, seed=seed, split=spec.split)
   else:
     problems = load_problems(spec.source, path=spec.path, split=spec.split, limit=spec.limit)
+  problems = ASK[spec.ask](problems)
   prompts, dropped = tokenize_prompts(problems, tokenizer, template, max_tokens)
   return Prompts(problems, prompts, dropped, (len(prompts),))
 

@@ -126,6 +126,11 @@ def program_problem(row: Row) -> Problem:
   )
 
 
+def plain_text(row: Row) -> str:
+  """The `text` of a row: a document to learn from, without question or answer."""
+  return _text(row, ["text"])
+
+
 def last_boxed(text: str) -> str | None:
   """What the last `\\boxed` (or MATH's older `\\fbox`) holds; None without one, or if unclosed."""
   start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))

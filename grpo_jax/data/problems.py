@@ -24,6 +24,7 @@ class Problem:
     level: difficulty as the set names it ("5" for the fifth level).
     source: name of the set it came from.
     judge: by name; the judges are `verify.judges`.
+    weight: the advantages of its rollouts are multiplied by it.
   """
 
   question: str
@@ -32,6 +33,7 @@ class Problem:
   level: str | None = None
   source: str = ""
   judge: str = "answer"
+  weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ class ProblemSet:
     digest = hashlib.sha256()
     for problem in self.problems:
       fields = [problem.question, problem.answer, problem.solution, problem.level]
-      fields += [problem.judge] * (problem.judge != Problem.judge)
+      if (problem.judge, problem.weight) != (Problem.judge, Problem.weight):
+        fields += [problem.judge, problem.weight]
       digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator
 from grpo_jax.data import formats
 from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.data.rows import read_rows
+from grpo_jax.data.segments import segment_problems
 from grpo_jax.errors import UserError
 
-SOURCES = ("gsm8k", "math", "minerva", "olympiadbench", "jsonl", "code")
+SOURCES = ("gsm8k", "math", "minerva", "olympiadbench", "jsonl", "code", "text")
 
 # Where a folder may keep a split; the first pattern that matches anything gives all its matches.
 _LAYOUTS = (
@@ -50,8 +51,9 @@ def load_problems(
   Args:
     source: "gsm8k" (solutions that end in `#### N`), "math" (MATH and the sets in its style),
       "minerva" (several ways to write an answer), "olympiadbench" (several answers), "jsonl" (the
-      same fields as "math", or others by name), or "code" (programs to write, with their tests:
-      `formats.program_problem`).
+      same fields as "math", or others by name), "code" (programs to write, with their tests:
+      `formats.program_problem`), or "text" (documents in `text`, each as many problems as
+      `segments` makes of it).
     path: a file, or a folder that has the split.
     split: which part of the folder; a file is read whole.
     limit: keep the first this many problems; 0 keeps all.
@@ -89,10 +91,12 @@ def _read(
   answer_field: str,
   cache_dir: str | pathlib.Path | None,
 ) -> Iterable[Problem]:
-  if source in ("jsonl", "code"):
+  if source in ("jsonl", "code", "text"):
     rows = itertools.chain.from_iterable(map(read_rows, _split_files(location, split)))
     if source == "code":
       return map(formats.program_problem, rows)
+    if source == "text":
+      return itertools.chain.from_iterable(map(segment_problems, map(formats.plain_text, rows)))
     return (formats.math_problem(row, question_field, answer_field) for row in rows)
 
   from grpo_jax.data import builders  # brings in TFDS, which the other sources do without

@@ -10,6 +10,7 @@
   second_opinion  math-verify on its own, to audit rewards
   child, pool  many completions at once, in processes that may hang, crash or be killed
   programs     does a program pass its tests? jailer, jail: where it can do no harm meanwhile
+  steps        how near is a step to the expert's?   segments   is this how a text goes on?
   judges       each completion judged as its problem asks
   scripts      does a text mix languages?
 

@@ -13,8 +13,11 @@ from grpo_jax.verify.programs import ProgramJudge, ProgramTests
 from grpo_jax.verify.verdict import Verdict
 
 PROGRAM = "program"  # the reference is an object of the fields of ProgramTests
+SEGMENT = "segment"  # the one judge that a config may name
 CHECKS = {
   "answer": "grpo_jax.verify.verifier:verify",
+  "step": "grpo_jax.verify.steps:verify_step",
+  SEGMENT: "grpo_jax.verify.segments:same_words",
 }
 
 

@@ -24,7 +24,7 @@ def test_fingerprint_notices_order():
   assert fingerprint(FIRST, SECOND) != fingerprint(SECOND, FIRST)
 
 
-@pytest.mark.parametrize("field", ["question", "answer", "solution", "level", "judge"])
+@pytest.mark.parametrize("field", ["question", "answer", "solution", "level", "judge", "weight"])
 def test_fingerprint_notices_every_field_of_content(field):
   changed = dataclasses.replace(FIRST, **{field: "other"})
   assert fingerprint(changed, SECOND) != fingerprint(FIRST, SECOND)

@@ -20,3 +20,13 @@ SCORED = ~np.isnan(REWARD)
 )
 def test_keep(name, expected):
   np.testing.assert_array_equal(KEEP[name](REWARD, GROUP, SCORED), np.array(expected, bool))
+
+
+@pytest.mark.parametrize(("spread", "kept"), [(0.0, [0, 1]), (0.04, [0, 1]), (0.06, [1]), (1, [])])
+def test_grades_that_hardly_differ_are_no_signal(spread, kept):
+  """Standard deviations 0.05, 0.5 and 0."""
+  grade = np.array([0.5, 0.6, 0.0, 1.0, 0.3, 0.3])
+  group = np.array([0, 0, 1, 1, 2, 2])
+  mixed = KEEP["mixed_groups"](grade, group, np.ones(6, bool), spread=spread)
+  np.testing.assert_array_equal(mixed, np.isin(group, kept))
+  assert KEEP["everything"](grade, group, np.ones(6, bool), spread=spread).all()

@@ -7,6 +7,11 @@ import time
 from grpo_jax.verify import Outcome, Verdict
 
 
+def long_enough(completion: str, reference: str) -> Verdict:
+  """A judge of next pieces, for tests of naming one."""
+  return Verdict(Outcome.WRONG, completion, "by length", min(1.0, len(completion) / 100))
+
+
 def misbehave(completion: str, gold: str) -> Verdict:
   """Does what the completion says; any other text is its own answer."""
   match completion:
