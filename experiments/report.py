@@ -103,6 +103,23 @@ class Report:
     return mean_to_cost(outcome, self.budget)
 
 
+def verdict(report: Report) -> str:
+  """Which differences are there? By the intervals of the paired differences alone."""
+  found = report.differences(report.at_budget)
+  adjusted = holm({name: pair.p for name, pair in found.items()})
+  told = {
+    "above": [name for name, pair in found.items() if pair.low > 0],
+    "below": [name for name, pair in found.items() if pair.high < 0],
+  }
+  parts = [
+    f"{side} {report.baseline}: "
+    + (", ".join(name + " (surely)" * (adjusted[name] < 0.05) for name in names) or "none")
+    for side, names in told.items()
+  ]
+  rest = len(found) - sum(map(len, told.values()))
+  return f"{parts[0].capitalize()}; {parts[1]}; no difference shown: the other {rest}."
+
+
 # ------------------------------------------------------------------------------ tables
 
 Table = tuple[list[str], dict[str, list[list[str]]]]  # head, rows by family
@@ -237,6 +254,7 @@ def method_notes(report: Report) -> list[str]:
 def markdown(report: Report) -> str:
   parts = [f"# {report.title}", "", f"`{report.command}`", ""]
   parts += [report.question, "", f"Decision rule, written before the runs: {report.rule}", ""]
+  parts += [f"**{verdict(report)}**", ""]
   if report.missing:
     parts += [f"Not finished, and left out: {', '.join(report.missing)}.", ""]
   for title, (head, families) in tables(report).items():
@@ -319,6 +337,7 @@ def page(report: Report) -> str:
     f"<h1>{html.escape(report.title)}</h1>",
     f'<p class="lead">{html.escape(report.question)}</p>',
     f"<p><b>Decision rule</b>, written before the runs: {html.escape(report.rule)}</p>",
+    f"<p><b>{html.escape(verdict(report))}</b></p>",
     f'<p class="faint"><code>{html.escape(report.command)}</code></p>',
   ]
   if report.missing:
