@@ -108,7 +108,7 @@ def verdict(report: Report) -> str:
   found = report.differences(report.at_budget)
   adjusted = holm({name: pair.p for name, pair in found.items()})
   told = {
-    "above": [name for name, pair in found.items() if pair.low > 0],
+    "Above": [name for name, pair in found.items() if pair.low > 0],
     "below": [name for name, pair in found.items() if pair.high < 0],
   }
   parts = [
@@ -117,7 +117,7 @@ def verdict(report: Report) -> str:
     for side, names in told.items()
   ]
   rest = len(found) - sum(map(len, told.values()))
-  return f"{parts[0].capitalize()}; {parts[1]}; no difference shown: the other {rest}."
+  return f"{parts[0]}; {parts[1]}; no difference shown: the other {rest}."
 
 
 # ------------------------------------------------------------------------------ tables
