@@ -62,6 +62,7 @@ STUDY = Study(
       "coba": Variant("coba", COBA),
       "dopr": Variant("dopr", DOPR, about="our reading: one problem a step"),
       "dapo": Variant("dapo", about="asks again until a whole batch has a signal"),
+      "srpo": Variant("srpo", about="history, 1 and 0 as rewards, a penalty for lack of form"),
       "prepo": Variant("prepo", about="prompts by perplexity, rollouts weighed by entropy"),
       "sgpo": Variant("sgpo", PROFILED, PROFILE, about="8 samples a problem are spent before"),
     },
