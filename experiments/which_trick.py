@@ -22,6 +22,8 @@ GSPO = {"loss.clip_low": 0.03, "loss.clip_high": 0.04}
 SOFT = {"replay.decay": 5.0, "replay.max_age": 30}
 # Capacity is the only limit of age: the ten steps of the hard one.
 FIFO = {"replay.capacity": 1280, "replay.warmup_steps": 0}
+# Rows that draw from their first step on: the task's warm-up is for the others.
+AT_ONCE = {"replay.warmup_steps": 0}
 
 STUDY = Study(
   question=(
@@ -47,6 +49,10 @@ STUDY = Study(
     "Replay": {
       "aper": Variant("aper", about="the paper's replay: |A|^0.5, at most 10 steps old"),
       "fifo": Variant("fifo", FIFO, about="by chance, without a filter"),
+      "repo": Variant("repo", AT_ONCE, about="past answers to the step's problems, as many again"),
+      "rlep": Variant("rlep", AT_ONCE, about="two old successes join a problem's group"),
+      "exgrpo": Variant("exgrpo", about="one old success a problem, its weight shaped"),
+      "dots_replay": Variant("dots_replay", AT_ONCE, about="whole groups, half of a batch"),
     },
     "APER by parts": {
       "aper, age 1": Variant("aper", {"replay.max_age": 1}),
