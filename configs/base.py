@@ -164,7 +164,10 @@ def get_config() -> ConfigDict:
   config.replay = ConfigDict()
   config.replay.ratio = 0.0  # replayed rollouts for each surviving fresh one
   config.replay.alpha = 0.5  # P(i) ~ priority^alpha
-  config.replay.priority = "advantage"  # its size; or "group_spread", "uniform"
+  # Of a rollout's advantage its size; "normalised_advantage": as a share of the most it can be in a
+  # group as large; group_spread, uniform.
+  config.replay.priority = "advantage"
+  config.replay.advantage = "birth"  # or "refreshed": set anew when the problem is asked again
   config.replay.level = "rollout"  # or "query": whole groups, as many as fit
   # All fresh rollouts learn, and old ones with them; "pool": both are drawn, as many in all.
   config.replay.composition = "fresh_anchored"
@@ -181,7 +184,8 @@ def get_config() -> ConfigDict:
   config.loss.dual_clip = 10.0  # ppo: bounds the loss of negative advantages; 0: off
   config.loss.weight_cap = 5.0  # minirl: largest importance weight
   config.loss.aggregate = "token_mean"  # sequence_mean, constant
-  config.loss.anchor = "behaviour"  # ratios are to the log-probs of sampling; or "recomputed"
+  config.loss.anchor = "behaviour"  # ratios are to the log-probs of sampling; or "recomputed", or
+  # "recomputed_replayed": fresh rows as the first, replayed ones as the second
   config.loss.correction = "none"  # truncate, mask: the loss times anchor / behaviour, bounded
   config.loss.correction_low = 0.5  # mask: tokens of smaller weight are left out
   config.loss.correction_high = 2.0  # truncate: largest weight; mask: tokens above are left out

@@ -89,6 +89,20 @@ METHODS: dict[str, dict] = {
   "by_chance": {"replay.priority": "uniform"},
   # FreshPER, arXiv 2604.16918, its soft age limit: priorities fall to 1/e in 500 steps.
   "age_decay": {"replay.decay": 500.0},
+  # Three of our own, to be joined to a method with replay.
+  # Priorities that do not grow with the size of the group: for uneven ones, as of coba and sgpo.
+  "by_share": {"replay.priority": "normalised_advantage"},
+  # Truncated importance sampling of replayed rows alone: where the others are clipped around the
+  # policy of their birth, these are weighed by min(pi_start / pi_birth, 2) and clipped around
+  # pi_start, the policy before the step.
+  "tis_replayed": {
+    "loss.anchor": "recomputed_replayed",
+    "loss.correction": "truncate",
+    "loss.correction_high": 2.0,
+  },
+  # A stored rollout is worth something else when its problem is asked again: what it would be worth
+  # as one more member of the new group.
+  "refreshed": {"replay.advantage": "refreshed"},
   # First in, first out, drawn by chance, as in arXiv 2604.08706: replay.capacity is the only limit.
   "fifo": {
     "replay.ratio": 1.0,

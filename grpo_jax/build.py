@@ -32,10 +32,10 @@ from grpo_jax.model.lora import LoRA, abstract_frozen, fingerprint, make_lora
 from grpo_jax.model.qwen3 import Params, Qwen3, abstract_params
 from grpo_jax.model.sharding import Layout, check_divisible
 from grpo_jax.model.weights import check_folder, load_params
-from grpo_jax.replay.buffer import Replay
+from grpo_jax.recall import Recall
 from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
-from grpo_jax.slots import make_decisions, make_measure, make_penalties, make_replay, profile_of
+from grpo_jax.slots import make_decisions, make_measure, make_penalties, make_recall, profile_of
 from grpo_jax.start import WarmStart, make_start_folder
 from grpo_jax.task import ProblemSpec, Prompts, Task, join, load_prompts, open_tokenizer
 from grpo_jax.verify import Judges, Outcome, VerifierPool
@@ -53,7 +53,7 @@ class Parts:
   sampler: Sampler
   optimizer: optax.GradientTransformation
   update: Update
-  replay: Replay | None
+  recall: Recall
   lora: LoRA | None  # None: all parameters are trained
   reference: Params | None  # the start policy: what KL is measured to, and adapters are added to
   start: str  # fingerprint of the weights that adapters belong to; "" where there are none
@@ -219,7 +219,7 @@ def build(
     sampler=sampler,
     optimizer=optimizer,
     update=update,
-    replay=make_replay(config, layout),
+    recall=make_recall(config, layout),
     lora=lora,
     reference=reference,
     start=fingerprint(folder) if lora else "",

@@ -61,7 +61,7 @@ def check(config: ConfigDict) -> Layout:
     raise UserError(f"config.weigh is {config.weigh!r}; known: {', '.join(WEIGH)}")
   check_survival(config)
   check_decisions(config)
-  make_draw(config)
+  check_replay(config)
   check_company(config)
   check_learning(config)
   lora_of(config)
@@ -224,12 +224,44 @@ def check_company(config: ConfigDict) -> None:
       "set 'as_selected', or another select"
     )
   of_draws = {"level": "rollout", "priority": "advantage", "composition": "fresh_anchored"}
-  for key, value in (of_draws | {"decay": 0.0}).items():
+  for key, value in (of_draws | {"decay": 0.0, "advantage": "birth"}).items():
     if not config.replay.ratio and config.replay[key] != value:
       raise UserError(
         f"config.replay.{key} is {config.replay[key]!r}, but config.replay.ratio is 0, so that "
         f"nothing is replayed: set a ratio, or join a row that does, or set {value!r}"
       )
+  if config.loss.anchor == "recomputed_replayed" and not config.replay.ratio:
+    raise UserError(
+      "config.loss.anchor is 'recomputed_replayed', but config.replay.ratio is 0, so that nothing "
+      "is replayed: set a ratio, or join a row that does, or set 'behaviour'"
+    )
+
+
+def check_replay(config: ConfigDict) -> None:
+  """What can be wrong with the choice of old rollouts.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  for key, value, known in (
+    ("composition", config.replay.composition, ("fresh_anchored", "pool")),
+    ("advantage", config.replay.advantage, ("birth", "refreshed")),
+  ):
+    if value not in known:
+      raise UserError(f"config.replay.{key} is {value!r}; known: {', '.join(known)}")
+  draw, baseline, scale = make_draw(config), config.advantage.baseline, config.advantage.scale
+  if draw.priority == "normalised_advantage" and scale != "group_std":
+    raise UserError(
+      f"config.replay.priority is {draw.priority!r}, but advantages of config.advantage.scale "
+      f"{scale!r} do not grow with their group: set 'advantage', or scale 'group_std'"
+    )
+  refreshed = config.replay.advantage == "refreshed"
+  if refreshed and (baseline == "none" or scale not in ("group_std", "none")):
+    raise UserError(
+      "config.replay.advantage is 'refreshed', by the new group of a rollout's problem, but "
+      f"advantages have baseline {baseline!r} and scale {scale!r}: set config.advantage.baseline "
+      "'mean' or 'leave_one_out' and scale 'group_std' or 'none'"
+    )
 
 
 def check_learning(config: ConfigDict) -> None:

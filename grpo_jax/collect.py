@@ -161,6 +161,7 @@ class Collector:
       group_R=answers.group_R,
       problem_R=answers.problem_R,
       birth_R=np.full(len(reward_R), step, np.int32),
+      group_size_R=np.bincount(answers.group_R, scored_R)[answers.group_R].astype(np.int32),
     )
     rows = np.sort(np.argsort(~keep_R, kind="stable")[: self.decide.budget.rollouts])
     rollouts = take_rows(rollouts, rows)

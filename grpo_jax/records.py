@@ -46,6 +46,7 @@ class Rollouts:
   group_R: jax.Array  # int32, unique within a birth step
   problem_R: jax.Array  # int32, index in the data set
   birth_R: jax.Array  # int32, the step that sampled it
+  group_size_R: jax.Array  # int32, rollouts the advantage is relative to, itself among them
 
   @property
   def size(self) -> int:
@@ -84,4 +85,4 @@ def abstract_rollouts(rows: int, length: int) -> Rollouts:
     behaviour_logp_RT=of_row(jnp.float32, length),
     finish_R=int_R,
   )
-  return Rollouts(samples, float_R, float_R, float_R, int_R, int_R, int_R)
+  return Rollouts(samples, float_R, float_R, float_R, int_R, int_R, int_R, int_R)

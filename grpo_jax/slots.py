@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from grpo_jax.answers import Answers
 from grpo_jax.distribution import Decoding
-from grpo_jax.errors import UserError
+from grpo_jax.learner.advantages import newcomer_advantage
 from grpo_jax.learner.kl import KLPenalty
 from grpo_jax.learner.overlong import overlong_penalty
 from grpo_jax.learner.packing import rows_within
@@ -33,6 +33,7 @@ from grpo_jax.model.lora import fingerprint
 from grpo_jax.model.qwen3 import Params, Qwen3
 from grpo_jax.model.sharding import Layout
 from grpo_jax.randomness import Purpose, generator_for
+from grpo_jax.recall import Recall
 from grpo_jax.records import abstract_rollouts
 from grpo_jax.replay.buffer import Replay
 from grpo_jax.replay.priority import Draw
@@ -146,15 +147,35 @@ ALLOCATE = {
 }
 
 
-def make_replay(config: ConfigDict, layout: Layout) -> Replay | None:
-  """The store, or None when the method draws nothing from it."""
-  if not config.replay.ratio:
-    return None
+def make_recall(config: ConfigDict, layout: Layout) -> Recall:
+  """What comes back from the replay store, and when."""
+  return Recall(
+    replay=make_replay(config, layout) if config.replay.ratio else None,
+    ratio=config.replay.ratio,
+    alpha=config.replay.alpha,
+    max_age=config.replay.max_age,
+    warmup_steps=config.replay.warmup_steps,
+    pool=config.replay.composition == "pool",
+    most_asked=config.rollout.rounds * config.rollout.problems * config.rollout.samples,
+  )
+
+
+def make_replay(config: ConfigDict, layout: Layout) -> Replay:
+  """The store."""
   rows = config.rollout.problems * config.rollout.samples
   length = config.data.max_prompt_tokens + config.rollout.max_new_tokens
   max_draw = round((config.replay.ratio + (config.replay.composition == "pool")) * rows)
-  example, how = abstract_rollouts(rows, length), make_draw(config)
-  return Replay(config.replay.capacity, max_draw, example, layout, how)
+  newcomer = functools.partial(
+    newcomer_advantage, baseline=config.advantage.baseline, scale=config.advantage.scale
+  )
+  return Replay(
+    config.replay.capacity,
+    max_draw,
+    abstract_rollouts(rows, length),
+    layout,
+    make_draw(config),
+    newcomer if config.replay.advantage == "refreshed" else None,
+  )
 
 
 def make_draw(config: ConfigDict) -> Draw:
@@ -163,12 +184,6 @@ def make_draw(config: ConfigDict) -> Draw:
   Raises:
     UserError: an unknown name.
   """
-  compositions = ("fresh_anchored", "pool")
-  if config.replay.composition not in compositions:
-    raise UserError(
-      f"config.replay.composition is {config.replay.composition!r}; known: "
-      f"{', '.join(compositions)}"
-    )
   return Draw(config.replay.level, config.replay.priority, config.replay.decay)
 
 

@@ -34,8 +34,7 @@ from grpo_jax.model.qwen3 import Params, abstract_params
 from grpo_jax.model.sharding import bytes_per_device, memory_of_device
 from grpo_jax.model.weights import export_folder, load_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
-from grpo_jax.records import Rollouts
-from grpo_jax.replay.buffer import Buffer, Replay
+from grpo_jax.replay.buffer import Buffer
 from grpo_jax.run.alarms import Alarms
 from grpo_jax.run.checkpoint import Checkpoints
 from grpo_jax.run.config_record import Differences, difference_sentence, differences, write_method
@@ -132,7 +131,8 @@ def loop(
         fresh, deciding = parts.collect(prepared, deciding, key, step)
       except StopRequested:
         break  # so far, nothing of the step before has been overwritten
-      buffer, learned, replayed, of_replay = recall(config, parts.replay, buffer, fresh, step)
+      key = key_for(config.seed, Purpose.REPLAY, step)
+      buffer, learned, replayed, of_replay = parts.recall(buffer, fresh, key, step)
       shuffle = generator_for(config.seed, Purpose.MINIBATCHES, step)
       del prepared  # the update may have the memory of the sampling weights
       state, of_update = parts.update(
@@ -164,26 +164,6 @@ def loop(
           draw_curves(run.metrics, run.curves, title(config))
       watchdog.beat()
   return snapshot
-
-
-def recall(
-  config: ConfigDict, replay: Replay | None, buffer: Buffer | None, fresh: Fresh, step: int
-) -> tuple[Buffer | None, Rollouts, Rollouts | None, dict[str, float]]:
-  """This step's batch, fresh and old rollouts; the fresh ones are stored for later steps."""
-  learned = fresh.rollouts
-  if replay is None:
-    return None, learned, None, {}
-  warming_up = step <= config.replay.warmup_steps
-  alpha, key = config.replay.alpha, key_for(config.seed, Purpose.REPLAY, step)
-  buffer = replay.evict(buffer, step, config.replay.max_age)
-  if config.replay.composition == "pool" and not warming_up:
-    size = round((1 + config.replay.ratio) * fresh.survivors)
-    buffer, replayed, learned = replay.draw_batch(buffer, learned, key, size, alpha)
-  else:
-    size = 0 if warming_up else round(config.replay.ratio * fresh.survivors)
-    buffer, replayed = replay.draw(buffer, key, size, alpha)
-  buffer = replay.add(buffer, fresh.rollouts)
-  return buffer, learned, replayed, on_host(replay.describe(buffer, replayed, step))
 
 
 # ------------------------------------------------------------------------------ state of a run
@@ -252,15 +232,15 @@ def begin_or_resume(
     UserError: the checkpoint was made with other training problems or beside other weights, or does
       not fit this config.
   """
-  params = abstract_trained(abstract_params(parts.model), parts.lora)
+  params, replay = abstract_trained(abstract_params(parts.model), parts.lora), parts.recall.replay
   if checkpoints.latest_step() is None:
     first = first_params(config, parts, folder, params)
     state = create_state(first, parts.optimizer, parts.model.layout)
-    buffer = parts.replay.create() if parts.replay else None
+    buffer = replay.create() if replay else None
     deciding = parts.collect.decide.start(len(task.training.prompts))
     return Snapshot(0, state, buffer, first_cost(parts), deciding)
   state = abstract_state(params, parts.optimizer, parts.model.layout)
-  buffer = parts.replay.abstract() if parts.replay else None
+  buffer = replay.abstract() if replay else None
   step, arrays, host = checkpoints.restore({"state": state, "replay": buffer})
   if host["problems"] != task.training.problems.fingerprint:
     raise UserError(
@@ -357,10 +337,6 @@ def is_time(step: int, every: int, last: int) -> bool:
   return step % every == 0 or step == last
 
 
-def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
-  return {name: float(value) for name, value in jax.device_get(metrics).items()}
-
-
 def title(config: ConfigDict) -> str:
   return f"{config.method} on {config.data.source}, seed {config.seed}"
 
@@ -422,8 +398,8 @@ def memory(config: ConfigDict, parts: Parts) -> tuple[dict[str, int], dict[str, 
   if parts.reference is not None:
     name = "frozen parameters" if parts.lora else "KL reference"
     sizes[name] = bytes_per_device(parts.reference)
-  if parts.replay is not None:
-    sizes["replay store"] = bytes_per_device(parts.replay.abstract())
+  if parts.recall.replay is not None:
+    sizes["replay store"] = bytes_per_device(parts.recall.replay.abstract())
     notes["replay store"] = f"{config.replay.capacity:,} rollouts"
   layout = parts.model.layout
   check_memory(

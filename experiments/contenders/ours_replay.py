@@ -63,7 +63,9 @@ def rollouts(fresh: Fresh, step: int) -> Rollouts:
     finish_R=int_R,
   )
   return jax.device_put(
-    Rollouts(samples, ones_R, fresh.advantage_R, ones_R, int_R, int_R, int_R + np.int32(step))
+    Rollouts(
+      samples, ones_R, fresh.advantage_R, ones_R, int_R, int_R, int_R + np.int32(step), int_R + 1
+    )
   )
 
 

@@ -101,6 +101,7 @@ def rollouts(batch: Batch) -> Rollouts:
       group_R=int_R,
       problem_R=int_R,
       birth_R=int_R,
+      group_size_R=int_R + 1,
     )
   )
 

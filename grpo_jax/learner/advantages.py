@@ -53,6 +53,27 @@ def group_advantages(
   return advantage_R.astype(np.float32)
 
 
+def newcomer_advantage(delta, count, variance, *, baseline: str, scale: str):
+  """What a rollout would be worth as one more member of a complete group: its `group_advantages`
+  in that group with itself added, from the group's moments. Numbers, or arrays of numpy or jax.
+
+  A group of `count` equal rewards gives +-sqrt(count) by `group_std`, and exactly 0 to a reward
+  equal to them: no division by zero, and no bound but that of groups one larger.
+
+  Args:
+    delta: the rollout's reward less the mean of the group.
+    count: rollouts in the group, without it.
+    variance: of the group's rewards (population).
+    baseline: "mean" or "leave_one_out".
+    scale: "group_std" or "none": the others are of a whole batch.
+  """
+  others = count / (count + 1)
+  centred = delta if baseline == "leave_one_out" else delta * others
+  if scale == "none":
+    return centred
+  return centred / ((others * (variance + delta**2 / (count + 1))) ** 0.5 + EPSILON)
+
+
 def check_choices(baseline: str, scale: str) -> None:
   """
   Raises:

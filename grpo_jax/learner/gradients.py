@@ -32,7 +32,8 @@ class Batch:
 
   rollouts: Rollouts
   is_replayed_R: jax.Array  # bool
-  anchor_RT: jax.Array | None  # log-probs of the policy before the step; None: those just computed
+  # Log-probs of the policy before the step, of rows whose anchor it is; None: those just computed.
+  anchor_RT: jax.Array | None
 
 
 def assemble(fresh: Rollouts, replayed: Rollouts | None) -> tuple[Batch, jax.Array]:
@@ -145,8 +146,10 @@ def _tokens(model, surrogate: Surrogate, params, reference, batch: Batch, how) -
   if surrogate.kl_coef:
     reference_BT, _ = sample_log_probs(model, reference, rows.samples, how)
   anchor_BT = behaviour_BT
-  if surrogate.anchor == "recomputed":
+  if surrogate.anchor != "behaviour":
     anchor_BT = fixed_BT if batch.anchor_RT is None else batch.anchor_RT
+  if surrogate.anchor == "recomputed_replayed":
+    anchor_BT = jnp.where(batch.is_replayed_R[:, None], anchor_BT, behaviour_BT)
   return Tokens(
     logp_BT=logp_BT,
     entropy_BT=entropy_BT,

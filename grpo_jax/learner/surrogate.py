@@ -15,7 +15,11 @@ the anchor (`ratio.CORRECTIONS`), `aggregate.AGGREGATES` says how tokens add up.
 clip-higher (DAPO, arXiv 2503.14476). KL to the reference and entropy are added token by token.
 
 The default anchor is the log-probability stored when the rollout was sampled, for fresh and for
-replayed rows alike (arXiv 2606.04560), so a replayed row's ratio measures its drift since birth.
+replayed rows alike (arXiv 2606.04560), so a replayed row's ratio measures its drift since birth: a
+token that has drifted out of the clip's range on the side it is pushed to learns nothing more. With
+anchor "recomputed_replayed" only fresh rows keep it. Replayed ones are clipped around the policy at
+the start of the step, as if sampled by it, and w_t = min(pi_start / pi_behaviour, high) alone makes
+up for their age: no token falls silent, none weighs more than `high`. On fresh rows that w_t is 1.
 """
 
 import dataclasses
@@ -31,8 +35,8 @@ from grpo_jax.learner.kl import ESTIMATORS, k3
 from grpo_jax.learner.ratio import CORRECTIONS, LEVELS
 
 # Which policy the clip is centred on: the one that sampled the row, or the trainer's own at the
-# start of the update, whose log-probs are then taken again.
-ANCHORS = ("behaviour", "recomputed")
+# start of the update, whose log-probs are then taken again; or that for replayed rows alone.
+ANCHORS = ("behaviour", "recomputed", "recomputed_replayed")
 # What an entropy bonus is weighed by; "advantage" is IBRO's (arXiv 2507.18391).
 ENTROPY_WEIGHTS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "uniform": jnp.ones_like,

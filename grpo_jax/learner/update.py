@@ -64,7 +64,8 @@ class Update:
     self._shards, self._tokens = model.layout.batch_shards, microbatch_tokens
     self._epochs, self._minibatches = epochs, minibatches
     # With one optimizer step, the policy before the update is the one whose gradient is taken.
-    self._keeps_anchor = surrogate.anchor == "recomputed" and epochs * minibatches > 1
+    self._keeps_anchor = surrogate.anchor != "behaviour" and epochs * minibatches > 1
+    self._anchors_fresh = surrogate.anchor == "recomputed"
 
     objective = Objective(model, surrogate, max_completion_tokens, lora)
     self._everywhere = everywhere = model.layout.replicated
@@ -116,7 +117,8 @@ class Update:
     cut = functools.partial(self._pack, length_R=length_R, batch=batch)
     if self._keeps_anchor:
       policy = policy_params(state.params, reference, self._lora)
-      batch = batch.replace(anchor_RT=self._log_probs(policy, batch, cut(learners), how))
+      anchored = learners if self._anchors_fresh else learners[learners >= fresh.size]
+      batch = batch.replace(anchor_RT=self._log_probs(policy, batch, cut(anchored), how))
 
     steps = []
     for rows in schedule(learners, self._epochs, self._minibatches, shuffle):

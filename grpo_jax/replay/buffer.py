@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from grpo_jax.masked import masked_max, masked_sum
 from grpo_jax.model.sharding import Layout
 from grpo_jax.records import Rollouts, take_rows
+from grpo_jax.replay.asked import Asked, Newcomer, revalued
 from grpo_jax.replay.priority import BY_ADVANTAGE, Draw, Pool, joined, pool_of, scores
 
 
@@ -79,6 +80,13 @@ def evict(buffer: Buffer, step: jax.Array, max_age: jax.Array) -> Buffer:
   """Frees the slots of rollouts born more than `max_age` steps ago."""
   young_C = step - buffer.rollouts.birth_R <= max_age
   return buffer.replace(occupied_C=buffer.occupied_C & young_C)
+
+
+def refresh(buffer: Buffer, asked: Asked, *, newcomer: Newcomer) -> tuple[Buffer, jax.Array]:
+  """The buffer after what was asked this step, and how many rollouts have a new advantage; those
+  for which it is 0 are freed (asked.py)."""
+  rollouts, occupied_C, new_C = revalued(buffer.rollouts, buffer.occupied_C, asked, newcomer)
+  return buffer.replace(rollouts=rollouts, occupied_C=occupied_C), jnp.sum(new_C)
 
 
 def draw(
@@ -178,6 +186,7 @@ class Replay:
     example: Rollouts,
     layout: Layout,
     how: Draw = BY_ADVANTAGE,
+    newcomer: Newcomer | None = None,
   ):
     """
     Args:
@@ -186,6 +195,7 @@ class Replay:
       example: a fresh batch as arrays or shapes, for the slots' shapes.
       layout: mesh and axis table.
       how: what is drawn, and by which priority.
+      newcomer: what `refresh` sets advantages by; None: they stay as they were set at birth.
     """
     make = functools.partial(empty, capacity, example)
     self.shardings = jax.tree.map(
@@ -196,6 +206,9 @@ class Replay:
     self.create = jax.jit(make, out_shardings=self.shardings)
     self.add = jit(add, out_shardings=self.shardings)
     self.evict = jit(evict, out_shardings=self.shardings)
+    self.refresh = newcomer and jit(
+      functools.partial(refresh, newcomer=newcomer), out_shardings=(self.shardings, None)
+    )
     self.draw = jit(
       functools.partial(draw, max_size=max_draw, how=how), out_shardings=(self.shardings, None)
     )

@@ -2,7 +2,14 @@
 
 What is drawn, a rollout or all rollouts of one group, is drawn with probability proportional to
 (priority x exp(-age / decay))^alpha, without replacement, by Gumbel top-k. The own choice of
-arXiv 2606.04560 is rollouts by |A|; the others are those it compares with.
+arXiv 2606.04560 is rollouts by |A|; "group_spread" and "uniform" are what it compares with.
+
+"normalised_advantage" is ours, for groups of uneven sizes. With k of G right, the |A| of a right
+rollout is sqrt((G - k) / k): it reaches sqrt(G - 1), so that by |A| the one right answer among 32
+is drawn before the one among 4 for the size of its group alone. Divided by that bound both count
+1. The size is stored with each rollout, since the store may not hold the whole group; a rank over
+the store would be bounded as well, but rewards of two values leave few different |A| to rank, and
+one rollout's priority would hang on all others.
 """
 
 import dataclasses
@@ -50,12 +57,18 @@ class Pool:
   reward_C: jax.Array
   group_C: jax.Array
   birth_C: jax.Array
+  group_size_C: jax.Array
   open_C: jax.Array  # bool; False: not there to be drawn
 
 
 def pool_of(rollouts: Rollouts, open_C: jax.Array) -> Pool:
   return Pool(
-    rollouts.advantage_R, rollouts.reward_R, rollouts.group_R, rollouts.birth_R, open_C
+    rollouts.advantage_R,
+    rollouts.reward_R,
+    rollouts.group_R,
+    rollouts.birth_R,
+    rollouts.group_size_R,
+    open_C,
   )
 
 
@@ -110,8 +123,14 @@ def _group_spread(pool: Pool) -> jax.Array:
   return jnp.sqrt(_mean(centred_C**2, group_C, pool.open_C))
 
 
+def _normalised(pool: Pool) -> jax.Array:
+  """|A| as a share of the most it can be in a group of this size."""
+  return jnp.abs(pool.advantage_C) / jnp.sqrt(jnp.maximum(pool.group_size_C - 1, 1))
+
+
 PRIORITIES: dict[str, Callable[[Pool], jax.Array]] = {
   "advantage": lambda pool: jnp.abs(pool.advantage_C),
+  "normalised_advantage": _normalised,
   "group_spread": _group_spread,
   "uniform": lambda pool: jnp.ones_like(pool.advantage_C),
 }

@@ -64,6 +64,7 @@ def random_rollouts(model, params, rows, seed=0, *, drift=0.0, birth=0) -> Rollo
     group_R=np.arange(rows, dtype=np.int32) // 2,
     problem_R=np.arange(rows, dtype=np.int32),
     birth_R=np.full(rows, birth, np.int32),
+    group_size_R=np.full(rows, 2, np.int32),
   )
 
 
@@ -282,6 +283,51 @@ def test_several_optimizer_steps_are_those_of_a_slow_loop(method, epochs, miniba
     for rows in np.array_split(rng.permutation(learners), minibatches):
       params = jax.block_until_ready(descend(params, anchor_BT, np.isin(np.arange(8), rows)))
   assert_close(jax.device_get(state.params), jax.device_get(params), atol=5e-6)
+
+
+@pytest.mark.parametrize(("epochs", "minibatches"), [(1, 1), (1, 2)])
+def test_a_correction_of_replayed_rows_alone(epochs, minibatches):
+  """Fresh rows learn as by default, replayed ones as under truncated importance sampling."""
+  model, params = make_model()
+  fresh = random_rollouts(model, params, 6, drift=0.2)
+  old = random_rollouts(model, params, 4, seed=1, drift=0.6)
+  both = jax.tree.map(lambda *x: np.concatenate(x), fresh, old)
+  lr, optimizer = 0.3, optax.sgd(0.3)
+  surrogate = surrogate_of("tis_replayed", correction_high=1.2)
+  update = make_step(model, optimizer, surrogate, 4, epochs=epochs, minibatches=minibatches)
+  state = create_state(jax.tree.map(jnp.copy, params), optimizer, model.layout)
+  state, _ = update(state, None, fresh, old, HOW, shuffle(3))
+
+  @jax.jit
+  def descend(params, anchor_BT, in_step_B):
+    def loss(params):
+      is_old_B1 = (jnp.arange(10) >= 6)[:, None]
+      mask_BT = completion_mask(both.samples) & in_step_B[:, None]
+      logp_BT, _ = sample_log_probs(model, params, both.samples, HOW)
+      behaviour_BT = both.samples.behaviour_logp_RT
+      weight_BT = jnp.where(is_old_B1, jnp.minimum(jnp.exp(anchor_BT - behaviour_BT), 1.2), 1)
+      ratio_BT = jnp.exp(logp_BT - jnp.where(is_old_B1, anchor_BT, behaviour_BT))
+      advantage_B1 = both.advantage_R[:, None]
+      ppo_BT = jnp.maximum(-ratio_BT * advantage_B1, -jnp.clip(ratio_BT, 0.8, 1.28) * advantage_B1)
+      ppo_BT = jnp.where(advantage_B1 < 0, jnp.minimum(ppo_BT, -10 * advantage_B1), ppo_BT)
+      return jnp.sum(jnp.where(mask_BT, weight_BT * ppo_BT, 0)) / jnp.sum(mask_BT)
+
+    return jax.tree.map(lambda p, g: p - lr * g, params, jax.grad(loss)(params))
+
+  anchor_BT, _ = jax.jit(lambda p: sample_log_probs(model, p, both.samples, HOW))(params)
+  rng = shuffle(3)
+  for _ in range(epochs):
+    for rows in np.array_split(rng.permutation(10), minibatches):
+      params = jax.block_until_ready(descend(params, anchor_BT, np.isin(np.arange(10), rows)))
+  assert_close(jax.device_get(state.params), jax.device_get(params), atol=5e-6)
+
+
+def test_without_replayed_rows_their_correction_changes_nothing():
+  model, params = make_model()
+  fresh = random_rollouts(model, params, 8, drift=0.3)
+  plain, _ = step(model, params, fresh)
+  corrected, _ = step(model, params, fresh, surrogate=surrogate_of("tis_replayed"))
+  jax.tree.map(np.testing.assert_array_equal, plain, corrected)
 
 
 def plain_loss(params, model, surrogate, rollouts, anchor_BT, in_step_B):

@@ -36,6 +36,7 @@ def rollouts(ids, *, birth, advantages=None, weights=None, T=3) -> Rollouts:
     group_R=ids // 2,
     problem_R=ids,
     birth_R=np.full(len(ids), birth, np.int32),
+    group_size_R=ids % 7 + 1,
   )
 
 
@@ -63,6 +64,7 @@ def assert_rows_are_whole(buffer):
   assert (rows.samples.behaviour_logp_RT == -ids[:, None]).all()
   assert (rows.reward_R == ids).all()
   assert (rows.group_R == ids // 2).all()
+  assert (rows.group_size_R == ids % 7 + 1).all()
 
 
 class Model:

@@ -96,6 +96,8 @@ def test_what_is_left_of_a_group_is_drawn_with_its_own_mean():
   [
     ("uniform", [1, 1, 1, 1, 1]),
     ("advantage", [0.5, 1, 1, 1, 2]),
+    # Ids 0 to 4 come from groups of 1 to 5; a group of one has no advantage but 0.
+    ("normalised_advantage", [0.5, 1, 1 / 2**0.5, 1 / 3**0.5, 1]),
     ("group_spread", [0.5, 0.5, 0.5, 0.5, 0]),  # rewards are ids: 0 and 1, 2 and 3, 4 alone
   ],
 )
