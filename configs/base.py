@@ -165,9 +165,14 @@ def get_config() -> ConfigDict:
   config.replay.ratio = 0.0  # replayed rollouts for each surviving fresh one
   config.replay.alpha = 0.5  # P(i) ~ priority^alpha
   # Of a rollout's advantage its size; "normalised_advantage": as a share of the most it can be in a
-  # group as large; group_spread, uniform.
+  # group as large; group_spread; likelihood, of a token at birth; uniform.
   config.replay.priority = "advantage"
-  config.replay.advantage = "birth"  # or "refreshed": set anew when the problem is asked again
+  # As set at "birth"; "refreshed", anew when its problem is asked; "drawn", in a group of its own:
+  # what is drawn of its problem.
+  config.replay.advantage = "birth"
+  config.replay.store = "everything"  # that learned; or "right": answers the verifier called right
+  config.replay.problems = "any"  # or "asked": only answers to this step's problems are drawn
+  config.replay.most = 0  # rollouts of one problem in a draw, its best by priority; 0: no limit
   config.replay.level = "rollout"  # or "query": whole groups, as many as fit
   # All fresh rollouts learn, and old ones with them; "pool": both are drawn, as many in all.
   config.replay.composition = "fresh_anchored"
@@ -178,7 +183,7 @@ def get_config() -> ConfigDict:
 
   config.loss = ConfigDict()
   config.loss.ratio = "token"  # or "sequence": one ratio for a row, the geometric mean
-  config.loss.clip = "ppo"  # cispo, minirl, none
+  config.loss.clip = "ppo"  # cispo, minirl, none; shaped_replayed: r / (r + 0.1) on replayed rows
   config.loss.clip_low = 0.2
   config.loss.clip_high = 0.28
   config.loss.dual_clip = 10.0  # ppo: bounds the loss of negative advantages; 0: off

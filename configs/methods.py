@@ -110,6 +110,61 @@ METHODS: dict[str, dict] = {
     "replay.max_age": 1_000_000,
     "replay.warmup_steps": 0,
   },
+  # RePO, arXiv 2506.09340: as many own past answers to the problems of the step as fresh ones, the
+  # most recent first, worth what they are among themselves. Theirs: 16 answers a problem are kept
+  # and replay of it starts when there are as many; the two sets have a normaliser each. As for all
+  # that draw for the problems of the step, the store must hold an epoch: replay.capacity.
+  "repo": {
+    "replay.ratio": 1.0,
+    "replay.problems": "asked",
+    "replay.most": 8,
+    "replay.priority": "uniform",
+    "replay.decay": 0.01,  # steps: e^-100 a step of age is an order, not a preference
+    "replay.alpha": 1.0,
+    "replay.advantage": "drawn",
+    "replay.max_age": 1_000_000,
+    "replay.warmup_steps": 0,
+    "loss.clip_high": 0.2,
+  },
+  # RLEP, arXiv 2507.07451: two old successes join a problem's group of 16. Theirs come from a run
+  # before, ours from this one; theirs change the advantages of the fresh answers of the group too.
+  "rlep": {
+    "replay.ratio": 0.125,
+    "replay.store": "right",
+    "replay.problems": "asked",
+    "replay.most": 2,
+    "replay.priority": "uniform",
+    "replay.advantage": "refreshed",
+    "replay.max_age": 1_000_000,
+    "replay.warmup_steps": 0,
+  },
+  # ExGRPO, arXiv 2510.02245: one old success beside 8 fresh answers, that of the lowest entropy,
+  # its weight shaped in place of clipped. Theirs: 7 fresh ones; entropy under the policy of today
+  # (ours: at birth); problems with successes are asked again, by exp(-(accuracy - 1/2)^2 / 2),
+  # between 0.88 and 1; replay starts when 35 % of a batch are right (ours: replay.warmup_steps).
+  "exgrpo": {
+    "replay.ratio": 0.125,
+    "replay.store": "right",
+    "replay.problems": "asked",
+    "replay.most": 1,
+    "replay.priority": "likelihood",
+    "replay.alpha": 1000.0,  # an order, not a preference
+    "replay.advantage": "refreshed",
+    "replay.max_age": 1_000_000,
+    "replay.warmup_steps": 20,
+    "loss.clip": "shaped_replayed",
+  },
+  # The replay of DOTS, arXiv 2506.05316: half of a batch are whole groups with variance, by chance
+  # from the last 512. Its choice of problems needs a predictor of difficulty, and is not here.
+  "dots_replay": {
+    "keep": "mixed_groups",
+    "replay.ratio": 1.0,
+    "replay.level": "query",
+    "replay.priority": "uniform",
+    "replay.max_age": 1_000_000,
+    "replay.warmup_steps": 0,
+    "replay.capacity": 4096,
+  },
   # History resampling of SRPO, arXiv 2504.14286: problems always right in an epoch are dropped.
   "history_resampling": {"select": "without_solved"},
   # SRPO, arXiv 2504.14286, but for its stages: that, token mean, no KL, rewards of several parts,

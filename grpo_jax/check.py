@@ -224,17 +224,19 @@ def check_company(config: ConfigDict) -> None:
       "set 'as_selected', or another select"
     )
   of_draws = {"level": "rollout", "priority": "advantage", "composition": "fresh_anchored"}
-  for key, value in (of_draws | {"decay": 0.0, "advantage": "birth"}).items():
+  of_draws |= {"decay": 0.0, "advantage": "birth", "store": "everything", "problems": "any"}
+  for key, value in (of_draws | {"most": 0}).items():
     if not config.replay.ratio and config.replay[key] != value:
       raise UserError(
         f"config.replay.{key} is {config.replay[key]!r}, but config.replay.ratio is 0, so that "
         f"nothing is replayed: set a ratio, or join a row that does, or set {value!r}"
       )
-  if config.loss.anchor == "recomputed_replayed" and not config.replay.ratio:
-    raise UserError(
-      "config.loss.anchor is 'recomputed_replayed', but config.replay.ratio is 0, so that nothing "
-      "is replayed: set a ratio, or join a row that does, or set 'behaviour'"
-    )
+  for key, value in (("anchor", "behaviour"), ("clip", "ppo")):
+    if not config.replay.ratio and config.loss[key].endswith("_replayed"):
+      raise UserError(
+        f"config.loss.{key} is {config.loss[key]!r}, but config.replay.ratio is 0, so that nothing "
+        f"is replayed: set a ratio, or join a row that does, or set {value!r}"
+      )
 
 
 def check_replay(config: ConfigDict) -> None:
@@ -245,7 +247,7 @@ def check_replay(config: ConfigDict) -> None:
   """
   for key, value, known in (
     ("composition", config.replay.composition, ("fresh_anchored", "pool")),
-    ("advantage", config.replay.advantage, ("birth", "refreshed")),
+    ("store", config.replay.store, ("everything", "right")),
   ):
     if value not in known:
       raise UserError(f"config.replay.{key} is {value!r}; known: {', '.join(known)}")
@@ -255,12 +257,17 @@ def check_replay(config: ConfigDict) -> None:
       f"config.replay.priority is {draw.priority!r}, but advantages of config.advantage.scale "
       f"{scale!r} do not grow with their group: set 'advantage', or scale 'group_std'"
     )
-  refreshed = config.replay.advantage == "refreshed"
-  if refreshed and (baseline == "none" or scale not in ("group_std", "none")):
+  anew = draw.advantage != "birth"
+  if anew and (baseline == "none" or scale not in ("group_std", "none")):
     raise UserError(
-      "config.replay.advantage is 'refreshed', by the new group of a rollout's problem, but "
+      f"config.replay.advantage is {draw.advantage!r}, by a group of a rollout's problem, but "
       f"advantages have baseline {baseline!r} and scale {scale!r}: set config.advantage.baseline "
       "'mean' or 'leave_one_out' and scale 'group_std' or 'none'"
+    )
+  if anew and config.advantage.zero_truncated:
+    raise UserError(
+      f"config.replay.advantage is {draw.advantage!r}, which would give a truncated rollout the "
+      "worth again that config.advantage.zero_truncated took: set 'birth', or zero_truncated False"
     )
 
 

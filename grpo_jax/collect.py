@@ -27,6 +27,7 @@ class Fresh:
   kept, and others of weight 0; what the host says is of all of them."""
 
   rollouts: Rollouts
+  right_R: jax.Array  # bool, which of these the verifier called right
   survivors: int  # rollouts that were kept
   answers: Answers
   reward_R: np.ndarray
@@ -163,10 +164,12 @@ class Collector:
       birth_R=np.full(len(reward_R), step, np.int32),
       group_size_R=np.bincount(answers.group_R, scored_R)[answers.group_R].astype(np.int32),
     )
+    right_R = np.array([verdict.outcome is Outcome.RIGHT for verdict in answers.verdicts])
     rows = np.sort(np.argsort(~keep_R, kind="stable")[: self.decide.budget.rollouts])
     rollouts = take_rows(rollouts, rows)
     return Fresh(
       rollouts=self.layout.split_rows(rollouts),
+      right_R=self.layout.split_rows(right_R[rows]),
       survivors=int(keep_R[rows].sum()),
       answers=answers,
       reward_R=reward_R,

@@ -8,6 +8,7 @@ nothing older than `max_age` is ever learned from.
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from grpo_jax.collect import Fresh
 from grpo_jax.records import Rollouts
@@ -26,6 +27,7 @@ class Recall:
     max_age: steps after which a rollout leaves the store.
     warmup_steps: in which the store fills and nothing is drawn.
     pool: fresh rollouts are drawn as well, out of one pool with the old ones.
+    only_right: rollouts with another verdict are not stored.
     most_asked: problems a step asks at most.
   """
 
@@ -35,6 +37,7 @@ class Recall:
   max_age: int
   warmup_steps: int
   pool: bool
+  only_right: bool
   most_asked: int
 
   def __call__(
@@ -45,19 +48,26 @@ class Recall:
     if replay is None:
       return None, learned, None, {}
     buffer = replay.evict(buffer, step, self.max_age)
-    metrics = {}
-    if replay.refresh:
-      asked = asked_of(fresh.answers.problem_R, fresh.reward_R, self.most_asked)
+    metrics, asked = {}, asked_of(fresh.answers.problem_R, fresh.reward_R, self.most_asked)
+    if replay.how.advantage == "refreshed":
       buffer, metrics["replay/refreshed"] = replay.refresh(buffer, asked)
     ratio = 0 if step <= self.warmup_steps else self.ratio
     if self.pool and ratio:
       size = round((1 + ratio) * fresh.survivors)
-      buffer, replayed, learned = replay.draw_batch(buffer, learned, key, size, self.alpha)
+      buffer, replayed, learned = replay.draw_batch(buffer, learned, key, size, self.alpha, asked)
     else:
-      buffer, replayed = replay.draw(buffer, key, round(ratio * fresh.survivors), self.alpha)
-    buffer = replay.add(buffer, fresh.rollouts)
+      size = round(ratio * fresh.survivors)
+      buffer, replayed = replay.draw(buffer, key, size, self.alpha, asked)
+    buffer = replay.add(buffer, self._to_store(fresh))
     metrics |= replay.describe(buffer, replayed, step)
     return buffer, learned, replayed, on_host(metrics)
+
+  def _to_store(self, fresh: Fresh) -> Rollouts:
+    """The fresh rollouts, of weight 0 those that are not stored."""
+    rollouts = fresh.rollouts
+    if not self.only_right:
+      return rollouts
+    return rollouts.replace(weight_R=jnp.where(fresh.right_R, rollouts.weight_R, 0))
 
 
 def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:

@@ -156,6 +156,7 @@ def make_recall(config: ConfigDict, layout: Layout) -> Recall:
     max_age=config.replay.max_age,
     warmup_steps=config.replay.warmup_steps,
     pool=config.replay.composition == "pool",
+    only_right=config.replay.store == "right",
     most_asked=config.rollout.rounds * config.rollout.problems * config.rollout.samples,
   )
 
@@ -174,7 +175,7 @@ def make_replay(config: ConfigDict, layout: Layout) -> Replay:
     abstract_rollouts(rows, length),
     layout,
     make_draw(config),
-    newcomer if config.replay.advantage == "refreshed" else None,
+    newcomer,
   )
 
 
@@ -184,7 +185,14 @@ def make_draw(config: ConfigDict) -> Draw:
   Raises:
     UserError: an unknown name.
   """
-  return Draw(config.replay.level, config.replay.priority, config.replay.decay)
+  return Draw(
+    level=config.replay.level,
+    priority=config.replay.priority,
+    decay=config.replay.decay,
+    problems=config.replay.problems,
+    most=config.replay.most,
+    advantage=config.replay.advantage,
+  )
 
 
 def make_penalties(

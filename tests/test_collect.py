@@ -142,6 +142,13 @@ def test_a_graded_answer_is_worth_its_share_of_what_lies_between_wrong_and_right
   assert fresh.metrics["reward/zero_variance_share"] == 0.5
 
 
+def test_what_a_store_needs_to_know_of_a_rollout():
+  """The size of the group its advantage is relative to, whatever is kept of it; the verdict."""
+  fresh = collect(keep=KEEP["mixed_groups"])
+  assert fresh.rollouts.group_size_R.tolist() == [3, 3, 3, 2, 2, 2]
+  assert fresh.right_R.tolist() == [True, False, True, False, True, True]
+
+
 def test_a_penalty_that_is_not_finite_leaves_its_rollout_unscored():
   fresh = collect(penalties={"kl": lambda answers: np.array([np.inf, 0, 0, 0, 0, np.nan])})
   np.testing.assert_allclose(fresh.advantage_R[:3], [0, -1, 1])

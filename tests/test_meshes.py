@@ -77,6 +77,7 @@ def one_step(mesh: tuple[int, int, int] | None):
     group_R=prompt_of_R,
     problem_R=np.arange(R, dtype=np.int32),
     birth_R=np.ones(R, np.int32),
+    group_size_R=np.full(R, R // len(prompts), np.int32),
   )
   on_devices = model.layout.split_rows(fresh)
   replay = Replay(32, 8, fresh, model.layout)

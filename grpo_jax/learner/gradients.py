@@ -158,4 +158,5 @@ def _tokens(model, surrogate: Surrogate, params, reference, batch: Batch, how) -
     reference_BT=jax.lax.stop_gradient(reference_BT),
     advantage_BT=jnp.broadcast_to(rows.advantage_R[:, None], logp_BT.shape),
     mask_BT=completion_mask(rows.samples) & (rows.weight_R > 0)[:, None],
+    replayed_B1=batch.is_replayed_R[:, None],
   )

@@ -34,4 +34,4 @@ def drop_poisoned_tokens(tokens: Tokens) -> tuple[Tokens, jax.Array]:
   poisoned_B = jnp.any(tokens.mask_BT & ~finite_BT, axis=1)
   mask_BT = tokens.mask_BT & ~poisoned_B[:, None]
   cleaned = jax.tree.map(lambda array_BT: jnp.where(mask_BT, array_BT, 0.0), tokens)
-  return cleaned.replace(mask_BT=mask_BT), poisoned_B
+  return cleaned.replace(mask_BT=mask_BT, replayed_B1=tokens.replayed_B1), poisoned_B

@@ -9,6 +9,7 @@ advantage and sg the gradient's stop, a token's policy loss is w_t times one of 
   minirl  -M sg(min(d, cap)) A log pi_theta                       MiniRL (arXiv 2512.01374)
           M = 0 where A > 0 and r > 1 + high, or A < 0 and r < 1 - low; else 1
   none    -r A
+  shaped_replayed   ppo on fresh rows, -r / (r + 0.1) A on replayed ones    (arXiv 2510.02245)
 
 r_t is of a token or of its whole sequence (`ratio.LEVELS`), w_t corrects for a sampler that is not
 the anchor (`ratio.CORRECTIONS`), `aggregate.AGGREGATES` says how tokens add up. `high > low` is
@@ -131,6 +132,7 @@ class Tokens:
   reference_BT: jax.Array  # log-probs of the policy KL is measured to
   advantage_BT: jax.Array
   mask_BT: jax.Array  # bool, completion tokens of rows that learn
+  replayed_B1: jax.Array  # bool, rows that an older policy sampled
 
 
 def token_losses(surrogate: Surrogate, tokens: Tokens) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -211,9 +213,23 @@ def unclipped(
   return -ratio_BT * tokens.advantage_BT, jnp.zeros_like(tokens.mask_BT)
 
 
+SHAPE = 0.1
+
+
+def shaped_replayed(
+  surrogate: Surrogate, tokens: Tokens, ratio_BT: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The policy shaping of ExGRPO (arXiv 2510.02245) in place of a clip: of r / (r + 0.1) the slope
+  by log pi is 0.08 at r = 1 and largest, 0.25, where a token has become ten times rarer since."""
+  loss_BT, stopped_BT = ppo(surrogate, tokens, ratio_BT)
+  shaped_BT = -ratio_BT / (ratio_BT + SHAPE) * tokens.advantage_BT
+  return jnp.where(tokens.replayed_B1, shaped_BT, loss_BT), stopped_BT & ~tokens.replayed_B1
+
+
 CLIPS: Mapping[str, Callable[[Surrogate, Tokens, jax.Array], tuple[jax.Array, jax.Array]]] = {
   "ppo": ppo,
   "cispo": cispo,
   "minirl": minirl,
   "none": unclipped,
+  "shaped_replayed": shaped_replayed,
 }

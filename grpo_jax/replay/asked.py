@@ -14,6 +14,8 @@ variance never enter it.
 Priorities follow, as far as they are made of advantages: a success of a problem that has become
 easy is drawn less, one of a problem that is failed again more. The group's size becomes that of the
 new group with the rollout.
+
+RePO (arXiv 2506.09340) looks the other way: what is drawn of a problem is a group of its own.
 """
 
 from collections.abc import Callable
@@ -81,3 +83,18 @@ def revalued(
     group_size_R=jnp.where(new_C, size_C, rollouts.group_size_R),
   )
   return rollouts, open_C & ~(new_C & (advantage_C == 0)), new_C
+
+
+def among_drawn(rows: Rollouts, drawn_M: jax.Array, newcomer: Newcomer) -> jax.Array:
+  """float32 [M]: the advantage each drawn rollout has in the group of those drawn of its problem;
+  0 where it is the only one."""
+  same_MM = (rows.problem_R[:, None] == rows.problem_R[None, :]) & drawn_M[None, :]
+  same_MM &= ~jnp.eye(len(drawn_M), dtype=bool)
+  count_M = jnp.sum(same_MM, axis=1)
+
+  def mean(values_MM):
+    return jnp.sum(jnp.where(same_MM, values_MM, 0), axis=1) / jnp.maximum(count_M, 1)
+
+  delta_M = mean(rows.reward_R[:, None] - rows.reward_R[None, :])
+  variance_M = mean(jnp.square(rows.reward_R[None, :] - (rows.reward_R - delta_M)[:, None]))
+  return newcomer(delta_M, count_M, variance_M)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from grpo_jax.masked import masked_max, masked_sum
 from grpo_jax.model.sharding import Layout
 from grpo_jax.records import Rollouts, take_rows
-from grpo_jax.replay.asked import Asked, Newcomer, revalued
+from grpo_jax.replay.asked import Asked, Newcomer, among_drawn, places, revalued
 from grpo_jax.replay.priority import BY_ADVANTAGE, Draw, Pool, joined, pool_of, scores
 
 
@@ -94,9 +94,11 @@ def draw(
   key: jax.Array,
   size: jax.Array,
   alpha: jax.Array,
+  asked: Asked | None = None,
   *,
   max_size: int,
   how: Draw = BY_ADVANTAGE,
+  newcomer: Newcomer | None = None,
 ) -> tuple[Buffer, Rollouts]:
   """Draws `size` different rollouts; by default with P(i) proportional to (|A_i| + epsilon)^alpha.
 
@@ -105,15 +107,18 @@ def draw(
     key: this step's randomness.
     size: int32, how many; fewer stored ones are all drawn.
     alpha: float32; 0: uniform, 1: proportional to the priority.
+    asked: the problems of this step, where `how` looks at them.
     max_size: rows of the result, the largest `size` there can be.
     how: what is drawn, and by which priority.
+    newcomer: what sets advantages among those drawn, where `how` says so.
 
   Returns:
     The buffer with its use counts, and `max_size` rollouts of which the drawn ones come first with
     the weight they were stored with, the rest having weight 0.
   """
-  pool = pool_of(buffer.rollouts, buffer.occupied_C)
-  return _taken(buffer, *_drawn(pool, key, size, alpha, max_size, how))
+  pool = pool_of(buffer.rollouts, _open(buffer, asked, how))
+  drawn = _drawn(pool, key, size, alpha, max_size, how)
+  return _taken(buffer, *drawn, newcomer if how.advantage == "drawn" else None)
 
 
 def draw_batch(
@@ -122,6 +127,7 @@ def draw_batch(
   key: jax.Array,
   size: jax.Array,
   alpha: jax.Array,
+  asked: Asked | None = None,
   *,
   max_size: int,
   how: Draw,
@@ -133,12 +139,19 @@ def draw_batch(
     The buffer, the stored ones as `draw` gives them, though anywhere among its rows, and `fresh`
     with weight 0 where a rollout was not drawn.
   """
-  stored = pool_of(buffer.rollouts, buffer.occupied_C)
+  stored = pool_of(buffer.rollouts, _open(buffer, asked, how))
   pool = joined(stored, pool_of(fresh, fresh.weight_R > 0))
   slot_M, drawn_M = _drawn(pool, key, size, alpha, max_size, how)
   of_fresh_R = jnp.zeros(len(pool.open_C), bool).at[slot_M].set(drawn_M)[buffer.capacity :]
   buffer, replayed = _taken(buffer, slot_M, drawn_M & (slot_M < buffer.capacity))
   return buffer, replayed, fresh.replace(weight_R=jnp.where(of_fresh_R, fresh.weight_R, 0))
+
+
+def _open(buffer: Buffer, asked: Asked | None, how: Draw) -> jax.Array:
+  """bool [C]: what may be drawn."""
+  if how.problems == "any":
+    return buffer.occupied_C
+  return buffer.occupied_C & places(buffer.rollouts.problem_R, asked)[1]
 
 
 def _drawn(
@@ -150,9 +163,13 @@ def _drawn(
   return slot_M, (jnp.arange(len(slot_M)) < size) & (score_M > -jnp.inf)
 
 
-def _taken(buffer: Buffer, slot_M: jax.Array, drawn_M: jax.Array) -> tuple[Buffer, Rollouts]:
+def _taken(
+  buffer: Buffer, slot_M: jax.Array, drawn_M: jax.Array, newcomer: Newcomer | None = None
+) -> tuple[Buffer, Rollouts]:
   """The rollouts of these slots, of weight 0 where not drawn, and the buffer with their uses."""
   rows = take_rows(buffer.rollouts, jnp.minimum(slot_M, buffer.capacity - 1))
+  if newcomer:
+    rows = rows.replace(advantage_R=among_drawn(rows, drawn_M, newcomer))
   uses_C = buffer.uses_C.at[slot_M].add(drawn_M.astype(jnp.int32), mode="drop")
   return buffer.replace(uses_C=uses_C), rows.replace(weight_R=jnp.where(drawn_M, rows.weight_R, 0))
 
@@ -195,8 +212,9 @@ class Replay:
       example: a fresh batch as arrays or shapes, for the slots' shapes.
       layout: mesh and axis table.
       how: what is drawn, and by which priority.
-      newcomer: what `refresh` sets advantages by; None: they stay as they were set at birth.
+      newcomer: what sets advantages anew, where `how` says so.
     """
+    self.how = how
     make = functools.partial(empty, capacity, example)
     self.shardings = jax.tree.map(
       lambda leaf: layout.sharding(*("batch", *(None,) * (leaf.ndim - 1))[: leaf.ndim]),
@@ -206,11 +224,12 @@ class Replay:
     self.create = jax.jit(make, out_shardings=self.shardings)
     self.add = jit(add, out_shardings=self.shardings)
     self.evict = jit(evict, out_shardings=self.shardings)
-    self.refresh = newcomer and jit(
+    self.refresh = jit(
       functools.partial(refresh, newcomer=newcomer), out_shardings=(self.shardings, None)
     )
     self.draw = jit(
-      functools.partial(draw, max_size=max_draw, how=how), out_shardings=(self.shardings, None)
+      functools.partial(draw, max_size=max_draw, how=how, newcomer=newcomer),
+      out_shardings=(self.shardings, None),
     )
     self.draw_batch = jit(
       functools.partial(draw_batch, max_size=max_draw, how=how),

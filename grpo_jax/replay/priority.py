@@ -10,6 +10,10 @@ is drawn before the one among 4 for the size of its group alone. Divided by that
 1. The size is stored with each rollout, since the store may not hold the whole group; a rank over
 the store would be bounded as well, but rewards of two values leave few different |A| to rank, and
 one rollout's priority would hang on all others.
+
+"likelihood" is the geometric mean of a completion's token probabilities when it was sampled: the
+lower its entropy, the higher. Others draw for a problem of their own past answers: `problems`
+"asked" leaves in the draw what answers a problem of this step, `most` bounds how many come of one.
 """
 
 import dataclasses
@@ -24,6 +28,8 @@ from grpo_jax.records import Rollouts
 
 PRIORITY_EPSILON = 1e-6
 LEVELS = ("rollout", "query")
+PROBLEMS = ("any", "asked")
+ADVANTAGES = ("birth", "refreshed", "drawn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +40,33 @@ class Draw:
     level: "rollout"; or "query": groups, of which as many are drawn as fit whole.
     priority: a name of PRIORITIES; of a group, the mean over its rollouts.
     decay: steps after which a priority has fallen to 1/e (arXiv 2604.16918); 0: never.
+    problems: "any"; or "asked": those of this step.
+    most: rollouts of one problem in a draw, its best by priority and chance; 0: no limit.
+    advantage: "birth"; "refreshed": set anew when its problem is asked; "drawn": among what is
+      drawn of its problem (asked.py).
   """
 
   level: str = "rollout"
   priority: str = "advantage"
   decay: float = 0.0
+  problems: str = "any"
+  most: int = 0
+  advantage: str = "birth"
 
   def __post_init__(self):
-    for key, known in (("level", LEVELS), ("priority", tuple(PRIORITIES))):
+    tables = {
+      "level": LEVELS, "priority": PRIORITIES, "problems": PROBLEMS, "advantage": ADVANTAGES,
+    }  # fmt: skip
+    for key, known in tables.items():
       if getattr(self, key) not in known:
         value = getattr(self, key)
         raise UserError(f"config.replay.{key} is {value!r}; known: {', '.join(known)}")
     if not self.decay >= 0:
       raise UserError(f"config.replay.decay is {self.decay}; it must be 0 or above")
+    if self.most < 0 or (self.most and self.level == "query"):
+      raise UserError(
+        f"config.replay.most is {self.most}; it is 0, or with level 'rollout' above it"
+      )
 
 
 @flax.struct.dataclass
@@ -58,17 +78,23 @@ class Pool:
   group_C: jax.Array
   birth_C: jax.Array
   group_size_C: jax.Array
+  problem_C: jax.Array
+  mean_logp_C: jax.Array  # of a completion's tokens, when they were sampled
   open_C: jax.Array  # bool; False: not there to be drawn
 
 
 def pool_of(rollouts: Rollouts, open_C: jax.Array) -> Pool:
+  samples = rollouts.samples
   return Pool(
-    rollouts.advantage_R,
-    rollouts.reward_R,
-    rollouts.group_R,
-    rollouts.birth_R,
-    rollouts.group_size_R,
-    open_C,
+    advantage_C=rollouts.advantage_R,
+    reward_C=rollouts.reward_R,
+    group_C=rollouts.group_R,
+    birth_C=rollouts.birth_R,
+    group_size_C=rollouts.group_size_R,
+    problem_C=rollouts.problem_R,
+    # Whole rows of tokens are read where a priority needs them; else this is never computed.
+    mean_logp_C=samples.behaviour_logp_RT.sum(axis=1) / jnp.maximum(samples.completion_len_R, 1),
+    open_C=open_C,
   )
 
 
@@ -90,6 +116,8 @@ def scores(pool: Pool, key: jax.Array, size: jax.Array, alpha: jax.Array, how: D
     newest = jnp.max(jnp.where(pool.open_C, pool.birth_C, 0))
     logit_C += (pool.birth_C - newest) / how.decay
   score_C = jnp.where(pool.open_C, alpha * logit_C + noise_C, -jnp.inf)
+  if how.most:
+    score_C = jnp.where(_rank_in_problem(score_C, pool) < how.most, score_C, -jnp.inf)
   if how.level == "query":
     score_C = jnp.where(_fit_whole(score_C, group_C, pool.open_C, size), score_C, -jnp.inf)
   return score_C
@@ -102,6 +130,14 @@ def _groups(pool: Pool) -> jax.Array:
   first_C = (birth_C != jnp.roll(birth_C, 1)) | (group_C != jnp.roll(group_C, 1))
   number_C = jnp.cumsum(first_C.at[0].set(True)) - 1
   return jnp.zeros_like(number_C).at[order_C].set(number_C)
+
+
+def _rank_in_problem(score_C: jax.Array, pool: Pool) -> jax.Array:
+  """int32 [C]: how many rollouts of its problem are before this one."""
+  order_C = jnp.lexsort((-score_C, pool.problem_C))
+  problem_C = pool.problem_C[order_C]
+  rank_C = jnp.arange(len(problem_C)) - jnp.searchsorted(problem_C, problem_C)
+  return jnp.zeros_like(rank_C).at[order_C].set(rank_C)
 
 
 def _fit_whole(
@@ -132,6 +168,7 @@ PRIORITIES: dict[str, Callable[[Pool], jax.Array]] = {
   "advantage": lambda pool: jnp.abs(pool.advantage_C),
   "normalised_advantage": _normalised,
   "group_spread": _group_spread,
+  "likelihood": lambda pool: jnp.exp(pool.mean_logp_C),
   "uniform": lambda pool: jnp.ones_like(pool.advantage_C),
 }
 BY_ADVANTAGE = Draw()

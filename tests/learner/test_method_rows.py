@@ -57,7 +57,8 @@ def test_every_table_row_of_the_replay_paper_is_a_preset(method, choices):
 
 
 @pytest.mark.parametrize(
-  "method", ["aper+by_share", "aper+refreshed+tis_replayed", "fifo+refreshed"]
+  "method",
+  ["aper+by_share", "aper+refreshed+tis_replayed", "fifo+refreshed", "repo", "rlep", "exgrpo+coba"],
 )
 def test_rows_joined_to_replay(method):
   check_replay(config_of(method))
@@ -71,6 +72,7 @@ def test_rows_joined_to_replay(method):
     ("aper+refreshed+bnpo", "'refreshed', by the new group"),
     ("tis_replayed", "'recomputed_replayed', but config.replay.ratio is 0"),
     ("refreshed", "'refreshed', but config.replay.ratio is 0"),
+    ("by_chance", "'uniform', but config.replay.ratio is 0"),
     ("aper+tis_replayed+tis", "tis_replayed and tis disagree on loss.anchor"),
   ],
 )

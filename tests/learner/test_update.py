@@ -343,6 +343,7 @@ def plain_loss(params, model, surrogate, rollouts, anchor_BT, in_step_B):
     reference_BT=logp_BT,
     advantage_BT=rollouts.advantage_R[:, None] * jnp.ones_like(logp_BT),
     mask_BT=mask_BT,
+    replayed_B1=jnp.zeros((len(mask_BT), 1), bool),
   )
   tokens = jax.tree.map(lambda x_BT: jnp.where(mask_BT, x_BT, 0), tokens)
   loss_BT, _ = token_losses(surrogate, tokens)

@@ -38,6 +38,10 @@ def config_of(method):
     "dapo+aper+by_chance",
     "aper+prepo",
     "aper+history_resampling+refreshed+by_share+tis_replayed+age_decay",
+    "repo",
+    "rlep",
+    "exgrpo",
+    "dots_replay",
   ],
 )
 def test_a_run_cut_in_mid_epoch_goes_on_bit_for_bit(tmp_path, method, monkeypatch):
@@ -51,6 +55,7 @@ def test_a_run_cut_in_mid_epoch_goes_on_bit_for_bit(tmp_path, method, monkeypatc
   for name, value in weights(straight).items():
     np.testing.assert_array_equal(weights(broken)[name], value, err_msg=name)
   rows = read_metrics(straight / "metrics.jsonl")[1:]
+  assert sum(row["replay/drawn"] for row in rows) > 0
   assert rows[-1]["cost/rollouts"] == 16 * sum(row["rollout/rounds"] for row in rows)
   assert (max(row["rollout/rounds"] for row in rows) > 1) == method.startswith("dapo")
   assert (rows[-1]["cost/probe_tokens"] > 0) == method.endswith("prepo")

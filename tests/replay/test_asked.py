@@ -1,4 +1,4 @@
-"""Stored rollouts whose problem is asked again, against the group they would be a member of."""
+"""What a step says about stored rollouts, against fresh groups of the same rewards."""
 
 import functools
 
@@ -12,6 +12,7 @@ from grpo_jax.learner.advantages import group_advantages, newcomer_advantage
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.replay.asked import NO_PROBLEM, asked_of
 from grpo_jax.replay.buffer import Replay
+from grpo_jax.replay.priority import Draw
 from tests.replay.test_buffer import drawn_ids, rollouts
 
 MOST = 6
@@ -19,10 +20,10 @@ REWARDS = st.lists(st.sampled_from([-1.0, 1.0, 0.3]), min_size=1, max_size=5)
 
 
 @functools.cache
-def store(baseline="mean", scale="group_std", devices=1) -> Replay:
+def store(baseline="mean", scale="group_std", devices=1, **how) -> Replay:
   layout = make_layout(devices=jax.devices()[:devices])
   newcomer = functools.partial(newcomer_advantage, baseline=baseline, scale=scale)
-  return Replay(8, 8, rollouts(range(5), birth=0), layout, newcomer=newcomer)
+  return Replay(8, 8, rollouts(range(5), birth=0), layout, Draw(**how), newcomer)
 
 
 def stored(replay, rewards, problems, birth=1):
@@ -138,9 +139,7 @@ def test_equal_rewards_are_equal_whatever_their_mean_rounds_to():
 def test_nothing_compiles_twice_and_a_sharded_buffer_is_refreshed_alike():
   advantages = []
   for devices in (1, 8):
-    layout = make_layout(devices=jax.devices()[:devices])
-    newcomer = functools.partial(newcomer_advantage, baseline="mean", scale="group_std")
-    replay = Replay(8, 8, rollouts(range(5), birth=0), layout, newcomer=newcomer)
+    replay = store(devices=devices)
     buffer = jax.block_until_ready(stored(replay, [1, -1, 1, -1, 1], [0, 0, 1, 2, 2]))
     for count in (1, 2, 3):
       problem_R = np.arange(4) % count
@@ -151,3 +150,33 @@ def test_nothing_compiles_twice_and_a_sharded_buffer_is_refreshed_alike():
     _, rows = replay.draw(buffer, jax.random.key(0), 8, 0.5)
     assert len(drawn_ids(rows)) == 3  # what the last groups of their problems did not do
   assert advantages[0] == advantages[1]
+
+
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(REWARDS, st.data(), st.integers(1, 5))
+@pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
+def test_what_is_drawn_of_a_problem_is_a_group_of_its_own(baseline, rewards, data, size):
+  problems = data.draw(
+    st.lists(st.integers(0, 2), min_size=len(rewards), max_size=len(rewards))
+  )
+  replay = store(baseline, advantage="drawn")
+  buffer = stored(replay, rewards, problems)
+  buffer, rows = jax.device_get(replay.draw(buffer, jax.random.key(0), size, 0.5))
+  drawn = rows.weight_R > 0
+  assert drawn.sum() == min(size, len(rewards))
+  expected = group_advantages(
+    rows.reward_R[drawn], rows.problem_R[drawn], np.ones(drawn.sum(), bool), baseline=baseline
+  )
+  np.testing.assert_allclose(rows.advantage_R[drawn], expected, rtol=1e-4, atol=1e-5)
+  assert (buffer.rollouts.advantage_R[: len(rewards)] == 7).all()
+
+
+def test_only_answers_to_the_problems_of_the_step_are_drawn():
+  replay = store(problems="asked")
+  buffer = stored(replay, [1, 1, 1, -1, 1], [0, 3, 3, 5, 0])
+  for asked, problems in (([3, 5], [3, 3, 5]), ([0], [0, 0]), ([7], []), ([3, 7, 0], [0, 0, 3, 3])):
+    buffer, rows = replay.draw(
+      buffer, jax.random.key(0), 8, 0.5, asked_of(np.array(asked), np.zeros(len(asked)), MOST)
+    )
+    assert sorted(drawn_ids(rows)) == problems  # the id of a row is its problem
+  assert replay.draw._cache_size() == 1

@@ -111,6 +111,39 @@ def test_rollouts_by_each_priority(priority, weights):
   assert_close(found, successive_draw_frequencies(priorities, 2))
 
 
+def test_of_one_problem_at_most_so_many_are_drawn():
+  """Problems of 3, 1 and 1 rollouts: at most 2 of the first, which two by priority."""
+  replay = store(capacity=16)
+  fresh = rollouts(range(5), birth=0, advantages=[1, 3, 2, 1, 1])
+  fresh = fresh.replace(problem_R=np.array([7, 7, 7, 8, 9], np.int32))  # rewards are the ids
+  buffer = replay.add(replay.create(), fresh)
+
+  def once(key):
+    rows = draw(buffer, key, 4, 1.0, max_size=8, how=Draw(most=2))[1]
+    return jnp.where(rows.weight_R > 0, rows.reward_R.astype(int), -1)
+
+  found = inclusion(once, 5)
+  assert (found[3:] == 1).all()
+  assert_close(found[:3], successive_draw_frequencies([1, 3, 2], 2))
+  with pytest.raises(UserError, match="most is 2"):
+    Draw(level="query", most=2)
+
+
+def test_the_likeliest_at_birth_is_drawn_first_whatever_its_length():
+  replay = store(capacity=16)
+  fresh = rollouts(range(3), birth=0)
+  logp_RT = np.array([[-2, -2, 0], [-1.5, 0, 0], [-1.6, -1.6, -1.6]], np.float32)
+  samples = fresh.samples.replace(
+    behaviour_logp_RT=logp_RT, completion_len_R=np.array([2, 1, 3], np.int32)
+  )
+  buffer = replay.add(replay.create(), fresh.replace(samples=samples))
+  how = Draw(priority="likelihood")
+  found = inclusion(lambda key: ids_of(draw(buffer, key, 1, 1.0, max_size=1, how=how)[1]), 3)
+  assert_close(found, np.exp([-2, -1.5, -1.6]) / np.exp([-2, -1.5, -1.6]).sum())
+  in_order = draw(buffer, jax.random.key(0), 3, 1000.0, max_size=3, how=how)[1]
+  assert drawn_ids(in_order) == [1, 2, 0]
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_a_priority_falls_to_one_e_th_in_its_decay(alpha):
   buffer = filled(3, 13)
