@@ -69,7 +69,7 @@ def test_rows_joined_to_replay(method):
   ("method", "message"),
   [
     ("aper+by_share+dr_grpo", "scale 'none' do not grow with their group"),
-    ("aper+refreshed+bnpo", "'refreshed', by the new group"),
+    ("aper+refreshed+bnpo", "'refreshed', by a group"),
     ("tis_replayed", "'recomputed_replayed', but config.replay.ratio is 0"),
     ("refreshed", "'refreshed', but config.replay.ratio is 0"),
     ("by_chance", "'uniform', but config.replay.ratio is 0"),
