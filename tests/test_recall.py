@@ -90,6 +90,21 @@ def test_a_solved_problem_frees_its_successes_before_the_draw():
 
 
 @pytest.mark.parametrize("pool", [False, True])
+def test_what_comes_back_may_be_worth_what_it_is_among_itself(pool):
+  """Three of one problem come back, one of them wrong; the store keeps their birth's advantage."""
+  steps = [fresh_of(1, [7, 7, 7, 8], [1, 1, -1, 1]), fresh_of(2, [7] * G, MIXED)]
+  recall = make_recall(how=Draw(advantage="drawn", problems="asked"), pool=pool)
+  buffer = recall.replay.create()
+  for step, fresh in enumerate(steps, 1):
+    buffer, _, rows, _ = recall(buffer, fresh, jax.random.key(step), step)
+  drawn = np.asarray(rows.weight_R) > 0
+  ids, values = np.asarray(rows.group_R)[drawn].tolist(), np.asarray(rows.advantage_R)[drawn]
+  advantages = dict(zip(ids, values.tolist(), strict=True))
+  assert advantages == pytest.approx({10: 0.5**0.5, 11: 0.5**0.5, 12: -(2**0.5)}, rel=1e-5)
+  assert np.asarray(buffer.rollouts.advantage_R)[: 2 * G].tolist() == [1] * (2 * G)
+
+
+@pytest.mark.parametrize("pool", [False, True])
 def test_only_problems_of_the_step_come_back(pool):
   steps = [fresh_of(1, [7, 7, 8, 8], MIXED), fresh_of(2, [8, 8, 9, 9], MIXED)]
   drawn, _ = run(make_recall(how=Draw(problems="asked"), pool=pool), steps)

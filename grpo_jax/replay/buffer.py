@@ -118,7 +118,7 @@ def draw(
   """
   pool = pool_of(buffer.rollouts, _open(buffer, asked, how))
   drawn = _drawn(pool, key, size, alpha, max_size, how)
-  return _taken(buffer, *drawn, newcomer if how.advantage == "drawn" else None)
+  return _taken(buffer, *drawn, how, newcomer)
 
 
 def draw_batch(
@@ -131,6 +131,7 @@ def draw_batch(
   *,
   max_size: int,
   how: Draw,
+  newcomer: Newcomer | None = None,
 ) -> tuple[Buffer, Rollouts, Rollouts]:
   """Draws `size` rollouts from the stored and the fresh ones of positive weight alike, as if all
   lay in one store.
@@ -143,7 +144,7 @@ def draw_batch(
   pool = joined(stored, pool_of(fresh, fresh.weight_R > 0))
   slot_M, drawn_M = _drawn(pool, key, size, alpha, max_size, how)
   of_fresh_R = jnp.zeros(len(pool.open_C), bool).at[slot_M].set(drawn_M)[buffer.capacity :]
-  buffer, replayed = _taken(buffer, slot_M, drawn_M & (slot_M < buffer.capacity))
+  buffer, replayed = _taken(buffer, slot_M, drawn_M & (slot_M < buffer.capacity), how, newcomer)
   return buffer, replayed, fresh.replace(weight_R=jnp.where(of_fresh_R, fresh.weight_R, 0))
 
 
@@ -164,11 +165,11 @@ def _drawn(
 
 
 def _taken(
-  buffer: Buffer, slot_M: jax.Array, drawn_M: jax.Array, newcomer: Newcomer | None = None
+  buffer: Buffer, slot_M: jax.Array, drawn_M: jax.Array, how: Draw, newcomer: Newcomer | None
 ) -> tuple[Buffer, Rollouts]:
   """The rollouts of these slots, of weight 0 where not drawn, and the buffer with their uses."""
   rows = take_rows(buffer.rollouts, jnp.minimum(slot_M, buffer.capacity - 1))
-  if newcomer:
+  if how.advantage == "drawn":
     rows = rows.replace(advantage_R=among_drawn(rows, drawn_M, newcomer))
   uses_C = buffer.uses_C.at[slot_M].add(drawn_M.astype(jnp.int32), mode="drop")
   return buffer.replace(uses_C=uses_C), rows.replace(weight_R=jnp.where(drawn_M, rows.weight_R, 0))
@@ -232,7 +233,7 @@ class Replay:
       out_shardings=(self.shardings, None),
     )
     self.draw_batch = jit(
-      functools.partial(draw_batch, max_size=max_draw, how=how),
+      functools.partial(draw_batch, max_size=max_draw, how=how, newcomer=newcomer),
       out_shardings=(self.shardings, None, layout.sharding("batch")),
     )
     self.describe = jax.jit(describe, out_shardings=layout.replicated)

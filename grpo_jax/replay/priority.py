@@ -63,9 +63,12 @@ class Draw:
         raise UserError(f"config.replay.{key} is {value!r}; known: {', '.join(known)}")
     if not self.decay >= 0:
       raise UserError(f"config.replay.decay is {self.decay}; it must be 0 or above")
-    if self.most < 0 or (self.most and self.level == "query"):
+    if not self.most >= 0:
+      raise UserError(f"config.replay.most is {self.most}; it must be 0 or above")
+    if self.most and self.level == "query":
       raise UserError(
-        f"config.replay.most is {self.most}; it is 0, or with level 'rollout' above it"
+        f"config.replay.most is {self.most}, a number of single rollouts, but config.replay.level "
+        "is 'query', so that groups are drawn whole: set 0, or level 'rollout'"
       )
 
 
