@@ -211,11 +211,15 @@ def get_config() -> ConfigDict:
   config.optimizer.epochs = 1  # times a step learns from each of its rollouts
   config.optimizer.minibatches = 1  # optimizer steps an epoch deals its rollouts to
 
-  # Supervised steps on worked solutions before the first rollout; models from scratch only.
+  # Supervised steps on worked solutions before the first rollout; KL is to the policy after them.
   config.warm_start = ConfigDict()
-  config.warm_start.steps = 0
-  config.warm_start.rows = 64
-  config.warm_start.learning_rate = 1e-3
+  # A file of {"prompt", "solution"}, asked in data.template; "": the training problems' solutions.
+  config.warm_start.demonstrations = ""
+  config.warm_start.steps = 0  # on demonstrations drawn by chance
+  config.warm_start.epochs = 0.0  # instead: passes over all demonstrations
+  config.warm_start.rows = 64  # demonstrations a step
+  config.warm_start.parts = 1  # forward and backward passes that share them: more, less memory
+  config.warm_start.learning_rate = 1e-3  # for random weights; 1e-5 for those of a folder
   config.warm_start.mistakes = 0.0  # share of wrong steps in arithmetic demonstrations
 
   config.checkpoint = ConfigDict()

@@ -210,6 +210,15 @@ METHODS: dict[str, dict] = {
     "eval.source": "text",
     "reward.wrong": 0.0,
   },
+  # In the manner of Tailor, arXiv 2511.12429: a supervised start on demonstrations, then RL with KL
+  # to the policy after it. It needs config.warm_start.demonstrations, which the paper has a teacher
+  # make; how long, how fast and how much KL is not public.
+  "tailor": {
+    "warm_start.epochs": 3.0,
+    "warm_start.learning_rate": 1e-5,
+    "reward.wrong": 0.0,
+    "loss.kl_coef": 1e-3,
+  },
   # In the manner of DoPR, arXiv 2602.00815, whose formula is not public: one problem a step.
   "dopr": {"select": "most_uncertain"},
   # PREPO, arXiv 2511.00794: a fifth of the candidates, from prompts of low perplexity to those of

@@ -37,7 +37,15 @@ from grpo_jax.run.folder import RunFolder
 from grpo_jax.sampling.sampler import Sampler
 from grpo_jax.slots import make_decisions, make_measure, make_penalties, make_recall, profile_of
 from grpo_jax.start import WarmStart, make_start_folder
-from grpo_jax.task import ProblemSpec, Prompts, Task, join, load_prompts, open_tokenizer
+from grpo_jax.task import (
+  ProblemSpec,
+  Prompts,
+  Task,
+  join,
+  load_demonstrations,
+  load_prompts,
+  open_tokenizer,
+)
 from grpo_jax.verify import Judges, Outcome, VerifierPool
 from grpo_jax.verify.jailer import Limits
 from grpo_jax.verify.judges import CHECKS, PROGRAM, SEGMENT
@@ -80,8 +88,16 @@ def load_task(config: ConfigDict) -> Task:
     max_tokens = config.data.max_prompt_tokens
     return load_prompts(spec, tokenizer, template=template, max_tokens=max_tokens, seed=config.seed)
 
-  training = [prompts(section) for section in (config.data, config.more) if section.source]
-  return Task(tokenizer, join(training), prompts(config.eval))
+  training = join([prompts(part) for part in (config.data, config.more) if part.source])
+  demonstrations = training
+  if config.warm_start.demonstrations:
+    demonstrations = load_demonstrations(
+      config.warm_start.demonstrations,
+      tokenizer,
+      template=config.data.template,
+      max_tokens=config.data.max_prompt_tokens,
+    )
+  return Task(tokenizer, training, prompts(config.eval), demonstrations)
 
 
 def make_judges(config: ConfigDict, task: Task) -> Judges:
@@ -151,16 +167,20 @@ def make_model(config: ConfigDict, task: Task, layout: Layout) -> Qwen3:
 
 
 def start_folder(config: ConfigDict, task: Task, model: Qwen3, run: RunFolder) -> pathlib.Path:
-  """The model folder a run starts from: the one named, or one made from scratch in the run."""
-  if config.model.folder:
-    return pathlib.Path(config.model.folder).expanduser()
+  """The model folder a run starts from: the one named, or one made in the run, from scratch or by
+  a warm start from the one named."""
+  named, warm_start = config.model.folder, WarmStart(**config.warm_start)
+  base = pathlib.Path(named).expanduser() if named else None
+  if base and not warm_start.steps_of(len(task.demonstrations.prompts)):
+    return base
   if not (run.start / "config.json").is_file():
     make_start_folder(
       run.start,
-      model.clone(dtype=np.dtype("float32"), remat="none"),
+      model if base else model.clone(dtype=np.dtype("float32"), remat="none"),
       task.tokenizer,
-      task.training,
-      WarmStart(**config.warm_start),
+      task.demonstrations,
+      warm_start,
+      base=base,
       seed=config.seed,
       say=print,
     )

@@ -65,9 +65,8 @@ def check(config: ConfigDict) -> Layout:
   check_company(config)
   check_learning(config)
   lora_of(config)
-  if config.model.folder and config.warm_start.steps:
-    raise UserError("config.warm_start.steps is for models from scratch; with model.folder it is 0")
   layout = make_layout(**config.mesh)
+  check_warm_start(config, layout)
   check_memory(config, layout)
   split_over_devices = {
     "rollout.problems x rollout.samples": config.rollout.problems * config.rollout.samples,
@@ -110,6 +109,32 @@ def check_survival(config: ConfigDict) -> None:
     raise UserError(
       f"config.checkpoint.keep_every is {regular}; it must be a multiple of checkpoint.every "
       f"({every})"
+    )
+
+
+def check_warm_start(config: ConfigDict, layout: Layout) -> None:
+  """What can be wrong with supervised steps before the first rollout.
+
+  Raises:
+    UserError: names the key, its value and what would be right.
+  """
+  start = config.warm_start
+  if start.steps < 0 or start.epochs < 0 or (start.steps and start.epochs):
+    raise UserError(
+      f"config.warm_start.steps is {start.steps} and epochs is {start.epochs}: at most one of them "
+      "is above 0, and none below"
+    )
+  if not start.steps and not start.epochs:
+    if start.demonstrations:
+      raise UserError(
+        "config.warm_start.demonstrations is set, but neither steps nor epochs: 2 or 3 epochs "
+        "would learn from them"
+      )
+    return
+  if start.parts < 1 or start.rows < 1 or start.rows % (start.parts * layout.batch_shards):
+    raise UserError(
+      f"config.warm_start.rows is {start.rows}; it must divide over {start.parts} parts "
+      f"(warm_start.parts) on {layout.batch_shards} devices (mesh.data x mesh.fsdp)"
     )
 
 

@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
   MINIBATCHES = 6
   AUDIT = 7
   PROFILE = 8
+  DEMONSTRATION_ORDER = 9
 
 
 def key_for(seed: int, purpose: Purpose, step: int = 0) -> jax.Array:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from grpo_jax.data.arithmetic import ALPHABET, arithmetic_problems, arithmetic_programs
 from grpo_jax.data.problems import Problem, ProblemSet
 from grpo_jax.data.prompts import Prompt, tokenize_prompts
-from grpo_jax.data.sources import load_problems
+from grpo_jax.data.sources import load_problems, read_demonstrations
 from grpo_jax.data.steps import step_problems
 from grpo_jax.data.tokenizer import ASCII, Tokenizer, character_tokenizer, load_tokenizer
 from grpo_jax.errors import UserError
@@ -48,6 +48,7 @@ class Task:
   tokenizer: Tokenizer
   training: Prompts
   held_out: Prompts
+  demonstrations: Prompts  # what a warm start learns from
 
 
 def load_prompts(
@@ -64,6 +65,19 @@ def load_prompts(
   else:
     problems = load_problems(spec.source, path=spec.path, split=spec.split, limit=spec.limit)
   problems = ASK[spec.ask](problems)
+  prompts, dropped = tokenize_prompts(problems, tokenizer, template, max_tokens)
+  return Prompts(problems, prompts, dropped, (len(prompts),))
+
+
+def load_demonstrations(
+  path: str, tokenizer: Tokenizer, *, template: str, max_tokens: int
+) -> Prompts:
+  """Prompts with worked solutions from a file of their own, asked as problems are.
+
+  Raises:
+    UserError: whatever is wrong with the file, the template, or all lengths.
+  """
+  problems = read_demonstrations(path)
   prompts, dropped = tokenize_prompts(problems, tokenizer, template, max_tokens)
   return Prompts(problems, prompts, dropped, (len(prompts),))
 

@@ -126,6 +126,13 @@ def program_problem(row: Row) -> Problem:
   )
 
 
+def demonstration(row: Row) -> Problem:
+  """A prompt with the completion to learn: the prompt as `problem`, `question` or `prompt`, the
+  completion as `solution` or `completion`. Nothing judges it, so there is no answer."""
+  question = _text(row, _QUESTION_FIELDS)
+  return Problem(question, "", _text(row, ["solution", "completion"]))
+
+
 def plain_text(row: Row) -> str:
   """The `text` of a row: a document to learn from, without question or answer."""
   return _text(row, ["text"])

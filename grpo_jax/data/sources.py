@@ -83,6 +83,19 @@ def load_problems(
   return ProblemSet(name, tuple(dataclasses.replace(p, source=name) for p in chosen))
 
 
+def read_demonstrations(path: str | pathlib.Path) -> ProblemSet:
+  """Prompts and how to answer them, from a file of rows (`formats.demonstration`).
+
+  Raises:
+    UserError: no such file, a broken row (with its place), or no row at all.
+  """
+  file = pathlib.Path(path).expanduser()
+  problems = tuple(map(formats.demonstration, read_rows(file)))
+  if not problems:
+    raise UserError(f"{file}: there is no demonstration in it")
+  return ProblemSet(file.stem, problems)
+
+
 def _read(
   source: str,
   location: pathlib.Path,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -30,21 +31,39 @@ def pack_demonstrations(pairs: list[tuple[list[int], list[int]]], length: int) -
 
 
 def make_supervised_step(
-  model: Qwen3, optimizer: optax.GradientTransformation
+  model: Qwen3, optimizer: optax.GradientTransformation, parts: int = 1
 ) -> Callable[[TrainState, Samples, Decoding], tuple[TrainState, jax.Array]]:
   """Compiles one step of cross-entropy on completion tokens; returns the state and the mean loss.
-  The state is donated."""
+  The state is donated.
+
+  parts: forward and backward passes that share the rows, whose gradients add up: less memory.
+  """
 
   layout = model.layout
 
-  def loss_of(params, samples: Samples, how: Decoding):
+  def loss_of(params, samples: Samples, how: Decoding, tokens: jax.Array):
     logp_BT, _ = sample_log_probs(model, params, samples, how)
-    mask_BT = completion_mask(samples)
-    return -masked_sum(logp_BT, mask_BT) / mask_BT.sum()
+    return -masked_sum(logp_BT, completion_mask(samples)) / tokens
+
+  def gradient(params, samples: Samples, how: Decoding):
+    tokens = completion_mask(samples).sum()
+    loss_and_grads = jax.value_and_grad(loss_of)
+    if parts == 1:
+      return loss_and_grads(params, samples, how, tokens)
+
+    def add(total, part: Samples):
+      return jax.tree.map(jnp.add, total, loss_and_grads(params, part, how, tokens)), None
+
+    # Every parts-th row, so that each part has rows on all devices.
+    split = jax.tree.map(
+      lambda leaf: jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0), samples
+    )
+    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    return jax.lax.scan(add, nothing, split)[0]
 
   def step(state: TrainState, samples: Samples, how: Decoding):
     samples = jax.lax.with_sharding_constraint(samples, layout.sharding("batch"))
-    loss, grads = jax.value_and_grad(loss_of)(state.params, samples, how)
+    loss, grads = gradient(state.params, samples, how)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.updates + 1), loss

@@ -65,7 +65,7 @@ def _group_section(group: Sequence[RolloutEntry], max_chars: int) -> str:
     f"group {first.group}: mean reward {statistics.fmean(rewards):.3f} of {len(group)} rollouts",
     "problem:",
     _margined(shorten(first.problem, max_chars)),
-    f"gold: {printable(first.gold)}",
+    f"gold: {printable(shorten(first.gold, max_chars))}",
   ]
   for number, entry in enumerate(group, start=1):
     lines += ["", _headline(number, entry), _margined(shorten(entry.completion, max_chars))]

@@ -52,6 +52,8 @@ def config_of(method: str):
   config.rollout.rounds = min(config.rollout.rounds, 3)
   config.most_uncertain.warmup_steps, config.most_uncertain.candidates = 2, 5
   config.easy_to_hard.profile = "profile.json"
+  if config.warm_start.epochs:
+    config.warm_start.steps = 0
   check(config)
   return config
 
