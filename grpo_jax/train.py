@@ -64,7 +64,10 @@ def train(config: ConfigDict, workdir: str) -> None:
   model = make_model(config, task, layout)
   settings = config.to_dict()
   del settings["grpo"]
-  with open_run(workdir, settings, MAY_CHANGE, " ".join(sys.argv)) as run:
+  with (
+    make_judges(config, task) as judges,  # first: without them nothing is to be left behind
+    open_run(workdir, settings, MAY_CHANGE, " ".join(sys.argv)) as run,
+  ):
     require_agreement(settings, task, run)
     changes = changes_of_grpo(config, settings)
     if hosts.is_first():
@@ -72,7 +75,6 @@ def train(config: ConfigDict, workdir: str) -> None:
     folder = start_folder(config, task, model, run)
     deadline = config.verifier.deadline_seconds
     with (
-      make_judges(config, task) as judges,
       VerifierPool(1, deadline, check=SECOND_GRADER) as second,
       open_checkpoints(config, run) as checkpoints,
     ):

@@ -84,6 +84,7 @@ def test_a_judge_of_ones_own_is_asked_and_one_that_is_none_is_refused(tmp_path):
     config = of_text(tmp_path, **{"reward.segment_judge": name})
     with pytest.raises(UserError, match=f"segment_judge is '{name}', which gave no verdict"):
       train(config, str(tmp_path / "refused"))
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize(
