@@ -10,6 +10,7 @@ names no temperature). Each is on the disk, in the folder profile.samples, as so
 after a kill the same command goes on where it stopped, and the file comes out the same.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -17,7 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from grpo_jax import cli
+from grpo_jax import cli, hosts
 from grpo_jax.build import load_task, make_judges, make_model, make_sampler, start_folder
 from grpo_jax.check import check
 from grpo_jax.distribution import decoding
@@ -55,16 +56,12 @@ def profile_prompts(config: ConfigDict, out: str, samples: int) -> None:
     folder = start_folder(config, task, model, run)
     samples_file = run.path / "samples.jsonl"
     draw(config, task, model, folder, samples, samples_file)
-    problems = [prompt.problem for prompt in task.training.prompts]
-    scores = tally(read_samples(samples_file), problems, samples)
-    write_atomically(path, profile_of(measured_on(config, task, folder), task.training, scores))
-  share_N = scores.right_NS.mean(axis=1)
-  print(
-    f"{len(share_N):,} problems: {np.mean(share_N == 0):.1%} never solved, "
-    f"{np.mean(share_N == 1):.1%} always, {share_N.mean():.1%} of all samples right "
-    f"({human_count(scores.length_NS.sum())} tokens generated).\n"
-    f"The profile: {path}   every sample: {samples_file}"
-  )
+    if hosts.is_first():
+      problems = [prompt.problem for prompt in task.training.prompts]
+      scores = tally(read_samples(samples_file), problems, samples)
+      write_atomically(path, profile_of(measured_on(config, task, folder), task.training, scores))
+      print(f"{told(scores)}\nThe profile: {path}   every sample: {samples_file}")
+    hosts.wait_for_all()
 
 
 def open_samples(path: pathlib.Path, config: ConfigDict, task: Task) -> RunFolder:
@@ -92,9 +89,9 @@ def draw(
   samples_file: pathlib.Path,
 ) -> None:
   """Adds to the file what is missing in it."""
-  prompts = task.training.prompts
-  with SampleLog(samples_file) as log:
-    asked, done = still_to_draw(samples_file, prompts, samples)
+  prompts, first = task.training.prompts, hosts.is_first()
+  with SampleLog(samples_file) if first else contextlib.nullcontext() as log:
+    asked, done = hosts.of_first(still_to_draw(samples_file, prompts, samples) if first else None)
     if not asked:
       return
     sampler = make_sampler(config, model)
@@ -128,13 +125,24 @@ def profile_of(measured: dict, training: Prompts, scores: Scores) -> str:
   )
 
 
+def told(scores: Scores) -> str:
+  share_N = scores.right_NS.mean(axis=1)
+  return (
+    f"{len(share_N):,} problems: {np.mean(share_N == 0):.1%} never solved, "
+    f"{np.mean(share_N == 1):.1%} always, {share_N.mean():.1%} of all samples right "
+    f"({human_count(scores.length_NS.sum())} tokens generated)."
+  )
+
+
 # ------------------------------------------------------------------------------ command line
 
 
 def main() -> None:
   out = flags.DEFINE_string("out", "", "The file to write, *.json.")
   samples = flags.DEFINE_integer("samples", 8, "Of each problem.")
+  join = hosts.define_flags()
   config, _ = config_of_command()
+  join()
   profile_prompts(config, out.value, samples.value)
 
 

@@ -52,9 +52,7 @@ class PromptPerplexity:
     perplexity_N = np.zeros(len(prompts))
     for part in packs:
       for row_B in part.rows_nB[: part.count]:
-        samples = jax.device_put(
-          _all_but_the_first(prompts, row_B, part.length), self._layout.sharding("batch")
-        )
+        samples = self._layout.split_rows(_all_but_the_first(prompts, row_B, part.length))
         of_row_B = jax.block_until_ready(self._of_rows(params, samples, self._how))
         taken_B = row_B < len(prompts)
         perplexity_N[row_B[taken_B]] = np.asarray(of_row_B)[taken_B]
