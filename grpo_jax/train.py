@@ -280,6 +280,7 @@ def first_cost(parts: Parts) -> CostMeter:
     return CostMeter()
   return CostMeter().profiled(
     parameters=parts.model.config.num_params,
+    rollouts=parts.profile.samples * len(parts.collect.prompts),
     prompt_tokens=parts.profile.prompt_tokens,
     generated_tokens=parts.profile.generated_tokens,
   )

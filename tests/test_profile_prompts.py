@@ -45,8 +45,9 @@ def test_a_run_is_planned_by_the_file_and_pays_for_it(tmp_path):
   assert first["cost/profiling_tokens"] == 4 * 48 + profile["generated_tokens"]
   assert first["cost/flops_by_generated"] == 2 * parameters * profile["generated_tokens"]
   more = last["cost/flops_by_generated"] - first["cost/flops_by_generated"]
-  assert more == 12 * parameters * last["cost/generated_tokens"]
-  assert last["cost/rollouts"] == 2 * 16
+  assert first["cost/generated_tokens"] == profile["generated_tokens"]
+  assert more == 12 * parameters * (last["cost/generated_tokens"] - first["cost/generated_tokens"])
+  assert (first["cost/rollouts"], last["cost/rollouts"]) == (4 * 48, 4 * 48 + 2 * 16)
 
   profile["rights"][0] = (profile["rights"][0] + 1) % 5
   path.write_text(json.dumps(profile))

@@ -17,7 +17,8 @@ class CostMeter:
   prompt_tokens: prompt tokens run through the model for sampling; a prompt whose cache is shared by
     its group counts once.
   generated_tokens: tokens sampled.
-  profiling_tokens: prompt and generated tokens spent before the first step, to measure problems.
+  profiling_tokens: the part of prompt_tokens and generated_tokens spent before the first step, to
+    measure problems.
   probe_tokens: tokens of forward passes that measure problems between steps.
   trained_tokens: completion and prompt tokens in forward and backward passes, padding excluded.
   replayed_tokens: the part of trained_tokens that came from the replay store.
@@ -61,12 +62,15 @@ class CostMeter:
     )
 
   def profiled(
-    self, *, parameters: int, prompt_tokens: int, generated_tokens: int
+    self, *, parameters: int, rollouts: int, prompt_tokens: int, generated_tokens: int
   ) -> "CostMeter":
     """The totals after problems were measured by sampling, before the first step."""
     tokens = int(prompt_tokens) + int(generated_tokens)
     return dataclasses.replace(
       self,
+      rollouts=self.rollouts + int(rollouts),
+      prompt_tokens=self.prompt_tokens + int(prompt_tokens),
+      generated_tokens=self.generated_tokens + int(generated_tokens),
       profiling_tokens=self.profiling_tokens + tokens,
       flops=self.flops + 2 * int(parameters) * tokens,
       flops_by_generated=self.flops_by_generated + 2 * int(parameters) * int(generated_tokens),

@@ -32,14 +32,15 @@ def test_a_step_is_counted_in_every_unit():
 def test_measuring_problems_is_counted_before_the_first_step_and_between_steps():
   """Ours: 2 per parameter for each token of a forward pass. arXiv 2606.08854, G.4: 2 for each token
   generated while profiling, 12 for each one of training."""
-  cost = CostMeter().profiled(parameters=1000, prompt_tokens=6, generated_tokens=20)
+  cost = CostMeter().profiled(parameters=1000, rollouts=4, prompt_tokens=6, generated_tokens=20)
   assert (cost.profiling_tokens, cost.flops) == (26, 2 * 1000 * 26)
+  assert (cost.rollouts, cost.prompt_tokens, cost.generated_tokens) == (4, 6, 20)
   cost = cost.sampled(
     parameters=1000, rollouts=8, prompt_tokens=10, generated_tokens=40, probe_tokens=100
   )
   assert (cost.probe_tokens, cost.flops) == (100, 2 * 1000 * (26 + 150))
   assert cost.flops_by_generated == 1000 * (2 * 20 + 12 * 40)
-  assert cost.generated_tokens == 40, "what a method spends on rollouts stays what it is"
+  assert (cost.rollouts, cost.generated_tokens) == (12, 60)
 
 
 def test_a_restart_goes_on_counting():
