@@ -64,7 +64,9 @@ def exchange(value: Any) -> list[Any]:
     return [value]
   bytes_n = np.frombuffer(json.dumps(value).encode(), np.uint8)
   size_P = multihost_utils.process_allgather(np.array(len(bytes_n)))
-  padded = np.pad(bytes_n, (0, size_P.max() - len(bytes_n)))
+  # A power of two: each new size is a program to be compiled.
+  room = 1 << int(size_P.max() - 1).bit_length()
+  padded = np.pad(bytes_n, (0, room - len(bytes_n)))
   rows_Pn = multihost_utils.process_allgather(padded)
   return [json.loads(bytes(row_n[:size])) for row_n, size in zip(rows_Pn, size_P, strict=True)]
 

@@ -198,23 +198,25 @@ def wait_for(condition, running: list[subprocess.Popen]) -> None:
     time.sleep(0.1)
 
 
-BAD = {
-  "no port": (["--coordinator=here", "--processes=2", "--process_id=0"], "HOST:PORT"),
-  "no number": (["--coordinator=here:1", "--processes=2"], "give all three"),
-  "a number too high": (["--coordinator=h:1", "--processes=2", "--process_id=2"], "0 to 1"),
-  "no scheduler": (["--distributed"], "did not find each other"),
-}
+@pytest.mark.parametrize(
+  ("given", "named"),
+  [
+    (("here", 2, 0), "--coordinator=here: write HOST:PORT"),
+    (("here:1", 2, None), "give all three"),
+    (("", None, 1), "give all three"),
+    (("here:1", 2, 2), "--process_id=2: it must be 0 to 1"),
+  ],
+)
+def test_flags_that_cannot_be_are_refused(given, named):
+  with pytest.raises(UserError, match=named):
+    hosts._explicit(*given)
 
 
-@pytest.mark.parametrize(("given", "named"), BAD.values(), ids=BAD)
-def test_flags_that_cannot_be_are_refused(tmp_path, given, named):
-  command = [sys.executable, "-m", "grpo_jax.train", "--config=configs/quickstart.py", *given]
-  done = subprocess.run(
-    [*command, f"--workdir={tmp_path / 'run'}"],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
+def test_without_a_scheduler_there_is_nobody_to_find(tmp_path):
+  command = [sys.executable, "-m", *training(tmp_path, CHANGES), "--distributed"]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.returncode == 2, done.stderr
-  assert named in done.stderr.splitlines()[-1]
+  assert "--distributed: the processes did not find each other" in done.stderr.splitlines()[-1]
   assert not (tmp_path / "run").exists()
 
 
