@@ -30,8 +30,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE = 400  # seconds: a loaded machine is no failure
 
 CHANGES = {
-  "steps": 3, "warm_start.steps": 60, "eval.every": 3, "log.rollouts_every": 1, "log.groups": 99,
-}  # fmt: skip
+  "steps": 3,
+  "keep": "everything",  # so that the store has something to draw, however little is right
+  "warm_start.steps": 60,
+  "eval.every": 3,
+  "log.rollouts_every": 1,
+  "log.groups": 99,
+}
 CONFIG = """
 from tests.test_train import tiny
 def get_config(_=None):
