@@ -56,7 +56,7 @@ class Report:
   samples: Mapping[str, str]  # rollouts as text, by variant
   baseline: str
   target: float
-  missing: Sequence[str]  # runs that are not finished
+  missing: Sequence[str]  # variants that are not finished at all seeds
 
   @property
   def budget(self) -> float:
@@ -152,7 +152,7 @@ def main_table(report: Report) -> Table:
       for seed, outcome in report.outcomes[name].items()
       if seed in reference
     ]
-    p = f"{at[name].p:.3f} ({adjusted[name]:.3f})" if not math.isnan(at[name].p) else "-"
+    p = f"{_p(at[name].p)} ({_p(adjusted[name])})"
     aes = f"{statistics.fmean(scored):+.2f}" if scored else "-"
     return [*cells, _paired(at[name]), p, _paired(along[name]), aes, str(len(scores))]
 
@@ -211,6 +211,12 @@ def _paired(found: Paired) -> str:
   if math.isnan(found.low):
     return f"{found.mean:+.1f}"
   return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def _p(value: float) -> str:
+  if math.isnan(value):
+    return "-"
+  return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
 def _median(values: Sequence[float], write: Callable[[float], str]) -> str:
@@ -399,22 +405,24 @@ def _html_table(table: Table, baseline: str) -> str:
 
 
 def of_study(path: str, runs: pathlib.Path) -> Report:
-  """The report of a study file, from what is finished of it.
+  """The report of a study file, from the variants that are finished at all seeds.
 
   Raises:
-    UserError: nothing of its baseline is.
+    UserError: its baseline is not among them.
   """
   study = load_study(path)
   folders = {
     name: [runs / name / f"seed_{seed}" for seed in study.seeds] for name in study.variants
   }
-  outcomes = {name: found for name, found in read_finished(folders).items() if found}
+  finished = read_finished(folders)
+  # A mean over other seeds than the baseline's would be read as another accuracy.
+  outcomes = {name: found for name, found in finished.items() if len(found) == len(study.seeds)}
   if study.baseline not in outcomes:
-    raise UserError(f"{runs}: no finished run of {study.baseline}; run the sweep first")
+    raise UserError(f"{runs}: {study.baseline} has not finished at all seeds; run the sweep first")
   missing = [
-    f"{name} ({len(study.seeds) - len(outcomes.get(name, {}))} of {len(study.seeds)})"
-    for name in study.variants
-    if len(outcomes.get(name, {})) < len(study.seeds)
+    f"{name} ({len(found)} of {len(study.seeds)} seeds)"
+    for name, found in finished.items()
+    if name not in outcomes
   ]
   return Report(
     title=pathlib.Path(path).stem.replace("_", " ").capitalize(),

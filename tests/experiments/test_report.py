@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import shutil
 
 import pytest
 
@@ -45,8 +46,9 @@ def runs(tmp_path):
       method="aper",
       seed=seed,
       right=(0.1, 0.3, end + 0.1 + 0.001 * seed),
-      finished=seed < 2,
     )
+  write_run(runs / "absent/seed_0", method="fifo", seed=0, right=(0.1, 0.9))
+  write_run(runs / "absent/seed_1", method="fifo", seed=1, right=(0.1, 0.9), finished=False)
   (tmp_path / "small.py").write_text(STUDY)
   return tmp_path
 
@@ -78,11 +80,11 @@ def test_a_study_becomes_a_page_a_table_and_a_picture(runs):
   assert kept["grpo"]["2"]["rollouts"] == [0, 100, 200]
   for text in (page, table):
     assert "Above grpo: b (surely); below grpo: none; no difference shown: the other 0." in text
-    assert "b (1 of 3), absent (3 of 3)" in text
+    assert "absent (1 of 3 seeds)" in text
     assert "alpha 1, beta 3, gamma 5" in text
   (row,) = [line for line in table.splitlines() if line.startswith("| b | 6")]
-  assert "+10.1 (+9.4 to +10.7)" in row
-  assert row.endswith("| 2 |")
+  assert "+10.1 (+9.9 to +10.3) | <0.001 (<0.001)" in row
+  assert row.endswith("| 3 |")
 
 
 def test_never_is_counted_not_left_out(runs):
@@ -91,13 +93,14 @@ def test_never_is_counted_not_left_out(runs):
   ((name, share, ended, rollouts, *_, reached),) = [row[:8] for row in families["first"]]
   assert (name, share, ended) == ("grpo", "100%", "3 of 3")
   assert (rollouts, reached) == ("never", "1 of 3")
-  assert families["second"][0][7] == "2 of 2"
+  assert families["second"][0][7] == "3 of 3"
 
 
 def test_a_variant_that_spends_more_is_read_at_the_same_budget(runs):
-  write_run(
-    runs / "runs/absent/seed_0", method="fifo", seed=0, right=(0.1, 0.3, 0.9), before=100
-  )
+  for seed in (2, 1, 0):
+    folder = runs / f"runs/absent/seed_{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_run(folder, method="fifo", seed=seed, right=(0.1, 0.3, 0.9), before=100)
   found = report.of_study(str(runs / "small.py"), runs / "runs")
   assert found.budget == 200
   assert found.values("absent", found.at_budget)[0] == pytest.approx(0.3)
@@ -110,7 +113,7 @@ def test_any_folder_of_runs_is_reported(runs):
 
 
 def test_what_is_missing_is_said(runs):
-  with pytest.raises(UserError, match="no run of 'dapo'; there are: aper, grpo"):
+  with pytest.raises(UserError, match="no run of 'dapo'; there are: fifo, aper, grpo"):
     report.main([str(runs / "runs"), "--baseline=dapo"])
-  with pytest.raises(UserError, match="no finished run of grpo"):
+  with pytest.raises(UserError, match="grpo has not finished at all seeds"):
     report.main([str(runs / "small.py"), f"--runs={runs / 'elsewhere'}"])
