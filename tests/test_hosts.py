@@ -23,6 +23,7 @@ from grpo_jax import agreement, hosts
 from grpo_jax.build import load_task
 from grpo_jax.errors import UserError
 from grpo_jax.run.folder import RunFolder
+from grpo_jax.run.manifest import find_fault
 from grpo_jax.train import train
 from tests.test_train import tiny, untimed, weights
 
@@ -193,6 +194,22 @@ def test_when_one_process_dies_the_others_end_and_say_so(tmp_path):
     assert time.monotonic() - died < 60
   said = say(tmp_path, 0)
   assert "process 0 of 2 ends here" in said or "another task died" in said
+
+
+@pytest.mark.slow
+def test_when_one_process_is_told_to_stop_all_save_and_leave(tmp_path):
+  """They agree on the step: its checkpoint has the parts of both, and the metrics end with it."""
+  changes = CHANGES | {"steps": 1000, "checkpoint.every": 500, "log.rollouts_every": 500}
+  with started(tmp_path, by_flags(2), 1, changes) as running:
+    metrics = tmp_path / "run/metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 2, running)
+    running[1].terminate()
+    assert ends(running) == [0, 0]
+  (saved,) = (tmp_path / "run/checkpoints").iterdir()
+  assert f"Stopped and saved after step {saved.name}" in say(tmp_path, 0)
+  assert "SIGTERM: saving, then leaving" in say(tmp_path, 1)
+  assert untimed(tmp_path / "run")[-1]["step"] == int(saved.name)
+  assert find_fault(saved, int(saved.name), None) == ""
 
 
 def wait_for(condition, running: list[subprocess.Popen]) -> None:

@@ -6,6 +6,7 @@ The package knows nothing of this: functions of it are replaced from outside bef
 dies does so by SIGKILL from within, so that the moment is exact and nothing is cleaned up.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -62,8 +63,8 @@ def sample(step: int) -> None:
   """When the first rollouts have ended and the others have not."""
 
   @instead_of(sampler.Sampler, "stream")
-  def stream(real, *args) -> Iterator:
-    for finished in real(*args):
+  def stream(real, *args, **kwargs) -> Iterator:
+    for finished in real(*args, **kwargs):
       if _now == step:
         die()
       yield finished
@@ -112,11 +113,11 @@ def in_manifest(step: int) -> None:
   """It is written, and has not yet its name."""
 
   @instead_of(os, "replace")
-  def replace(real, source, target) -> None:
-    target = pathlib.Path(target)
-    if target.name == "manifest.json" and target.parent.name == f"saving-{step}":
+  def replace(real, source, target, **kwargs) -> None:
+    path = pathlib.Path(target)
+    if path.name == "manifest.json" and path.parent.name == f"saving-{step}":
       die()
-    real(source, target)
+    real(source, target, **kwargs)
 
 
 def before_rename(step: int) -> None:
@@ -141,13 +142,13 @@ def removal(step: int) -> None:
 
 
 def export(step: int) -> None:
-  """The weights have begun to be written."""
+  """Some files of the exported model are there."""
 
   @instead_of(train, "export_folder")
   def export_folder(real, folder, *args) -> None:
-    threading.Thread(target=_die_when_there, args=(folder,), daemon=True).start()
+    partial = folder.with_name(f"{folder.name}.partial")
+    threading.Thread(target=_die_when_there, args=(partial,), daemon=True).start()
     real(folder, *args)
-    die()
 
 
 def start_folder(step: int) -> None:
@@ -166,11 +167,11 @@ def hang(step: int) -> None:
   """A step that never ends."""
 
   @instead_of(update.Update, "__call__")
-  def call(real, *args):
+  def call(real, *args, **kwargs):
     if _now == step:
       print("hanging", flush=True)
       threading.Event().wait()
-    return real(*args)
+    return real(*args, **kwargs)
 
 
 def nan_weights(step: int) -> None:
@@ -220,17 +221,20 @@ FAULTS: dict[str, Callable[[int], None]] = {
 
 
 def _die_when_there(folder: pathlib.Path) -> None:
-  while not any(path.is_file() for path in folder.rglob("*")):
+  """Dies as soon as some file is in the folder, however deep."""
+  while True:
+    with contextlib.suppress(OSError):  # a folder that was renamed while we looked into it
+      if any(path.is_file() for path in folder.rglob("*")):
+        die()
     time.sleep(0.0005)
-  die()
 
 
 def _follow_steps() -> None:
   @instead_of(collect.Collector, "__call__")
-  def call(real, self, prepared, deciding, key, step):
+  def call(real, *args):
     global _now
-    _now = step
-    return real(self, prepared, deciding, key, step)
+    _now = args[-1]
+    return real(*args)
 
 
 def main() -> None:
