@@ -27,11 +27,12 @@ def curves(
 ) -> Figure:
   """A small plot a variant, the baseline in grey in each: mean over seeds, band of one standard
   error of the mean on each side."""
-  rows = -(-len(variants) // _COLUMNS)
+  columns = min(_COLUMNS, len(variants))
+  rows = -(-len(variants) // columns)
   figure, grid = plt.subplots(
     rows,
-    _COLUMNS,
-    figsize=(12, 2.35 * rows + 0.25),
+    columns,
+    figsize=(3 * columns, 2.35 * rows + 0.25),
     sharex=True,
     sharey=True,
     squeeze=False,

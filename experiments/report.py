@@ -109,15 +109,15 @@ def verdict(report: Report) -> str:
   adjusted = holm({name: pair.p for name, pair in found.items()})
   told = {
     "Above": [name for name, pair in found.items() if pair.low > 0],
-    "below": [name for name, pair in found.items() if pair.high < 0],
+    "Below": [name for name, pair in found.items() if pair.high < 0],
   }
   parts = [
     f"{side} {report.baseline}: "
-    + (", ".join(name + " (surely)" * (adjusted[name] < 0.05) for name in names) or "none")
+    + ("; ".join(name + " (surely)" * (adjusted[name] < 0.05) for name in names) or "none")
     for side, names in told.items()
   ]
   rest = len(found) - sum(map(len, told.values()))
-  return f"{parts[0]}; {parts[1]}; no difference shown: the other {rest}."
+  return f"{parts[0]}. {parts[1]}. No difference shown: the other {rest}."
 
 
 # ------------------------------------------------------------------------------ tables
@@ -262,7 +262,7 @@ def markdown(report: Report) -> str:
   parts += [report.question, "", f"Decision rule, written before the runs: {report.rule}", ""]
   parts += [f"**{verdict(report)}**", ""]
   if report.missing:
-    parts += [f"Not finished, and left out: {', '.join(report.missing)}.", ""]
+    parts += [f"Not finished, and left out: {'; '.join(report.missing)}.", ""]
   for title, (head, families) in tables(report).items():
     parts += [f"## {title}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for family, rows in families.items():
@@ -347,7 +347,7 @@ def page(report: Report) -> str:
     f'<p class="faint"><code>{html.escape(report.command)}</code></p>',
   ]
   if report.missing:
-    parts.append(f"<p><b>Not finished, left out:</b> {html.escape(', '.join(report.missing))}</p>")
+    parts.append(f"<p><b>Not finished, left out:</b> {html.escape('; '.join(report.missing))}</p>")
   parts += ["<h2>Differences</h2>", pictures.svg(forest_figure(report))]
   for title, table in tables(report).items():
     parts += [f"<h2>{html.escape(title)}</h2>", _html_table(table, report.baseline)]

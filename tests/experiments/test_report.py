@@ -79,7 +79,7 @@ def test_a_study_becomes_a_page_a_table_and_a_picture(runs):
   assert kept["b"]["1"]["accuracy"] == pytest.approx([0.1, 0.3, 0.681])
   assert kept["grpo"]["2"]["rollouts"] == [0, 100, 200]
   for text in (page, table):
-    assert "Above grpo: b (surely); below grpo: none; no difference shown: the other 0." in text
+    assert "Above grpo: b (surely). Below grpo: none. No difference shown: the other 0." in text
     assert "absent (1 of 3 seeds)" in text
     assert "alpha 1, beta 3, gamma 5" in text
   (row,) = [line for line in table.splitlines() if line.startswith("| b | 6")]
