@@ -26,8 +26,9 @@ def get_config() -> ConfigDict:
   config.model.folder = ""  # holds config.json, *.safetensors and a tokenizer
   config.model.shape = ConfigDict()  # fields of Qwen3Config; read where folder is ""
   config.model.dtype = "float32"  # of activations; "bfloat16" on GPU and TPU. Parameters: float32
-  # What the backward pass computes again: "none"; "block", all but each block's input: less memory,
-  # a third more work; "offload", that with the inputs in the host's memory.
+  # What the backward pass computes again: "none"; "elementwise", all but products and attention:
+  # half the memory, about the same time; "block", all but each block's input: still less memory, a
+  # third more work; "offload", that with the inputs in the host's memory.
   config.model.remat = "none"
   # LoRA: only low-rank adapters are trained; the model's own parameters are held in model.dtype.
   config.model.lora_rank = 0  # 0: off, all parameters are trained

@@ -109,17 +109,40 @@ def _invert(mass_BN: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Ar
 
 def _allowed_logits(logits_BV, how: Decoding, must_keep_BV) -> jax.Array:
   """Tempered logits, -inf where the distribution has no mass."""
-  known_V = jnp.arange(logits_BV.shape[-1]) < how.num_ids
-  # Greedy rows never read these values; dividing by one keeps them finite.
-  scaled_BV = logits_BV / jnp.where(how.temperature > 0, how.temperature, 1.0)
-  scaled_BV = jnp.where(known_V, scaled_BV, -jnp.inf)
-  filtering = (how.top_k > 0) | (how.top_p < 1)
-  floor_B1 = jax.lax.cond(
-    filtering, _lowest_kept, lambda x, how: jnp.full_like(x[:, :1], -jnp.inf),
-    jax.lax.stop_gradient(scaled_BV), how,
-  )  # fmt: skip
+  id_V = jnp.arange(logits_BV.shape[-1])
+  return allowed_logits(logits_BV, id_V, lowest_allowed(logits_BV, how), must_keep_BV, how)
+
+
+def allowed_logits(logits_BU, id_U, floor_B1, must_keep_BU, how: Decoding) -> jax.Array:
+  """The same of some ids, whose rows' `lowest_allowed` is known."""
+  scaled_BU = _tempered(logits_BU, id_U, how)
   # Asked this way round, NaN stays NaN and is seen.
-  return jnp.where((scaled_BV < floor_B1) & ~jnp.asarray(must_keep_BV), -jnp.inf, scaled_BV)
+  return jnp.where((scaled_BU < floor_B1) & ~jnp.asarray(must_keep_BU), -jnp.inf, scaled_BU)
+
+
+def lowest_allowed(logits_BV: jax.Array, how: Decoding) -> jax.Array:
+  """[B, 1]: tempered logits below are filtered out; -inf without filters."""
+  return jax.lax.cond(
+    filtering(how),
+    lambda x_BV: _lowest_kept(_tempered(x_BV, jnp.arange(x_BV.shape[-1]), how), how),
+    lambda x_BV: jnp.full_like(x_BV[:, :1], -jnp.inf),
+    jax.lax.stop_gradient(logits_BV),
+  )
+
+
+def filtering(how: Decoding) -> jax.Array:
+  """Whether top-k or top-p is on."""
+  return (how.top_k > 0) | (how.top_p < 1)
+
+
+def scale(how: Decoding) -> jax.Array:
+  """What logits are multiplied by. Greedy rows never read the result; 1 keeps it finite."""
+  return 1.0 / jnp.where(how.temperature > 0, how.temperature, 1.0)
+
+
+def _tempered(logits_BU, id_U, how: Decoding) -> jax.Array:
+  """Without ids the tokenizer does not know."""
+  return jnp.where(id_U < how.num_ids, logits_BU * scale(how), -jnp.inf)
 
 
 def _lowest_kept(scaled_BV: jax.Array, how: Decoding) -> jax.Array:

@@ -187,7 +187,7 @@ BAD = {
   "a mesh that does not fit": ({"mesh.tensor": 3}, "does not fit 8 device"),
   "a vocabulary that does not split": ({"mesh.tensor": 4, "mesh.fsdp": 2}, "vocab_size=18"),
   "a filter that does not exist": ({"keep": "best"}, "mixed_groups"),
-  "a policy that does not exist": ({"model.remat": "all"}, "none, block, offload"),
+  "a policy that does not exist": ({"model.remat": "all"}, "none, elementwise, block, offload"),
   "a momentum that does not exist": ({"optimizer.momentum_dtype": "int8"}, "float32, bfloat16"),
   "rows that fit no microbatch": ({"optimizer.microbatch_tokens": 31}, "32 would do"),
   "a type that does not exist": ({"model.dtype": "float16"}, "bfloat16"),

@@ -44,7 +44,8 @@ def load(setup: Setup) -> tuple[Step, dict]:
   """A model with random weights and its optimizer; beforehand, what products this machine forms."""
   peak = matmul_flops()
   layout = make_layout(devices=jax.devices()[:1])
-  model = Qwen3(Qwen3Config(**setup.shape), layout, dtype=jnp.dtype(setup.dtype))
+  config, dtype = Qwen3Config(**setup.shape), jnp.dtype(setup.dtype)
+  model = Qwen3(config, layout, dtype=dtype, remat="elementwise")
   optimizer = make_optimizer(**ADAMW, warmup_steps=0, max_grad_norm=MAX_GRAD_NORM)
   params = init_params(model, key_for(0, Purpose.INIT))
   state = jax.block_until_ready(create_state(params, optimizer, layout))

@@ -77,12 +77,16 @@ def add_gradients(
   `in_step_R` marks all rows of this optimizer step, of whatever bucket: they share a normaliser.
   """
   scale_R = _scales(objective, batch.rollouts, in_step_R)
-  gradient = jax.grad(_loss, argnums=1, has_aux=True)
 
   def add(i, total):
+    grads, sums = total
     part, scale_B = _take((batch, scale_R), pack.rows_nB[i], pack.length, objective.model.layout)
-    grads, sums = gradient(objective, params, reference, part, scale_B, how)
-    return jax.tree.map(jnp.add, total[0], grads), tally.merged(total[1], sums)
+    loss = lambda params: _loss(objective, params, reference, part, scale_B, how)
+    _, pull_back, new_sums = jax.vjp(loss, params, has_aux=True)
+    # Into the sum itself, a layer at a time: a gradient of its own would take as much again.
+    into = jax.tree.map(jax.new_ref, grads)
+    pull_back.with_refs(into)(jnp.float32(1))
+    return jax.tree.map(jax.freeze, into), tally.merged(sums, new_sums)
 
   return jax.lax.fori_loop(0, pack.count, add, total)
 

@@ -1,6 +1,7 @@
 """Which step does a gradient become? AdamW behind a global-norm clip."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -28,7 +29,7 @@ def make_optimizer(
   """
   schedule = optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else None
   return optax.chain(
-    optax.clip_by_global_norm(max_grad_norm),
+    _clip_by_norm(max_grad_norm),
     optax.adamw(
       schedule or learning_rate,
       b1,
@@ -38,6 +39,18 @@ def make_optimizer(
       mask=_has_columns,
     ),
   )
+
+
+def _clip_by_norm(most: float) -> optax.GradientTransformationExtraArgs:
+  """As optax's, but told the norm as `grad_norm` where it is given a part of the gradients."""
+
+  def update(updates, state, params=None, *, grad_norm=None):
+    del params
+    norm = optax.tree.norm(updates) if grad_norm is None else grad_norm
+    clipped = jax.tree.map(lambda g: jnp.where(norm < most, g, g / norm * most), updates)
+    return clipped, state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _has_columns(params):

@@ -18,6 +18,7 @@ import optax
 
 from grpo_jax.distribution import Decoding
 from grpo_jax.learner import tally
+from grpo_jax.learner.apply import apply_gradient
 from grpo_jax.learner.gradients import (
   Batch,
   Objective,
@@ -85,7 +86,9 @@ class Update:
       functools.partial(add_log_probs, model), donate_argnums=0, out_shardings=everywhere
     )
     self._apply = jax.jit(
-      functools.partial(_apply, optimizer), donate_argnums=0, out_shardings=(state, everywhere)
+      functools.partial(apply_gradient, model.layout, optimizer),
+      donate_argnums=0,
+      out_shardings=(state, everywhere),
     )
 
   def __call__(
@@ -176,24 +179,6 @@ def _nothing(objective: Objective, trained: Params) -> tuple[Params, tally.Sums]
   """The gradient and the sums of no row."""
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), trained)
   return zeros, tally.no_sums(with_reference=bool(objective.surrogate.kl_coef))
-
-
-def _apply(
-  optimizer: optax.GradientTransformation, state: TrainState, grads: Params, tokens_2: jax.Array
-) -> tuple[TrainState, dict[str, jax.Array]]:
-  """The optimizer step, or nothing at all where the gradient is unusable."""
-  norm = optax.tree.norm(grads)
-  usable = (jnp.sum(tokens_2) > 0) & jnp.isfinite(norm)
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  stepped = TrainState(optax.apply_updates(state.params, updates), opt_state, state.updates + 1)
-  new_state = jax.tree.map(lambda new, old: jnp.where(usable, new, old), stepped, state)
-  norms = {
-    "train/grad_norm": norm,
-    "train/update_norm": jnp.where(usable, optax.tree.norm(updates), 0.0),
-    "train/param_norm": optax.tree.norm(new_state.params),
-    "train/skipped": (~usable).astype(jnp.float32),
-  }
-  return new_state, norms
 
 
 def _summary(steps: list[tuple[tally.Sums, dict, list[Pack]]]) -> Metrics:

@@ -2,12 +2,13 @@
 
 The logits of T positions of a batch are B x T x V numbers, for Qwen3's 151,936 ids far more than
 the model. Here each device packs the positions that are asked for to the front, and walks them in
-chunks, as many as there are: what nobody asks for costs nothing, and only one chunk's logits exist
-at a time, in the backward pass too, where they are formed again.
+chunks, as many as there are: what nobody asks for costs nothing. A large vocabulary is cut into
+blocks, too. Only one chunk's logits of one block exist at a time; the backward pass forms them
+again, and its gradients are written out: with p the probabilities, l their logarithms and H the
+entropy, d log p_y / d logit_j = [j = y] - p_j and d H / d logit_j = -p_j (l_j + H).
 """
 
 import functools
-from typing import Any
 
 import flax.struct
 import jax
@@ -17,8 +18,10 @@ from grpo_jax import distribution
 from grpo_jax.distribution import Decoding
 from grpo_jax.model.sharding import Layout
 
-# Float32 logits that exist together on one device: 256 MiB.
+# Float32 logits that exist together on one device: 256 MiB; 8 MiB on a CPU, whose caches hold them.
 LOGITS_AT_ONCE = 2**26
+LOGITS_IN_CACHE = 2**21
+SMALLEST_CHUNK = 128  # positions, unless there are fewer: the table is read once a chunk
 
 Scores = tuple[jax.Array, jax.Array]  # log-probabilities and entropies
 
@@ -34,7 +37,7 @@ def chosen_log_probs(
   """Log-probability of one token at each chosen position, under the sampler's distribution.
 
   Letters beside those of model/qwen3.py: S devices a batch is split over, N positions of each, n
-  chunks of C positions.
+  chunks of C positions, b blocks of U ids.
 
   Args:
     layout: mesh and axis table; B is a multiple of its `batch_shards`.
@@ -58,15 +61,25 @@ def chosen_log_probs(
   # A copy a device, so that each adds up its own gradient: they meet once, not at every chunk.
   table_SVD = jnp.broadcast_to(table_VD, (S, *table_VD.shape))
   table_SVD = layout.constrain(table_SVD, "batch", "vocab", None)
-  walk = _walk(chosen_SN, _chunk_size(table_VD.shape[0], chosen_SN.shape[1]))
-  scores = _scores(layout, hidden_SND, table_SVD, target_SN, walk, how)
+  C, b = _sizes(layout, table_VD.shape[0], chosen_SN.shape[1])
+  table_SbUD = table_SVD.reshape(S, b, -1, table_VD.shape[1])
+  scores = _scores(layout, hidden_SND, table_SbUD, target_SN, _walk(chosen_SN, C), how)
   return jax.tree.map(lambda x_SN: x_SN.reshape(chosen_BT.shape), scores)
 
 
-def _chunk_size(vocabulary: int, positions: int) -> int:
-  """A power of two of positions, or all of them."""
-  largest = max(1, LOGITS_AT_ONCE // vocabulary)
-  return min(1 << (largest.bit_length() - 1), positions)
+def _sizes(layout: Layout, vocabulary: int, positions: int) -> tuple[int, int]:
+  """Positions of a chunk, a power of two or all of them, and blocks of the vocabulary, a power of
+  two; one where devices split it already."""
+  on_cpu = layout.mesh.devices.flat[0].platform == "cpu"
+  budget = LOGITS_IN_CACHE if on_cpu else LOGITS_AT_ONCE
+  most = max(SMALLEST_CHUNK, budget // vocabulary)
+  chunk = min(1 << (most.bit_length() - 1), positions)
+  blocks = 1
+  while layout.mesh.shape["tensor"] == 1 and chunk * (vocabulary // blocks) > budget:
+    if vocabulary % (2 * blocks):
+      break
+    blocks *= 2
+  return chunk, blocks
 
 
 @flax.struct.dataclass
@@ -100,63 +113,154 @@ def _walk(chosen_SN: jax.Array, C: int) -> _Walk:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(layout: Layout, hidden_SND, table_SVD, target_SN, walk: _Walk, how) -> Scores:
+def _scores(layout: Layout, hidden_SND, table_SbUD, target_SN, walk: _Walk, how) -> Scores:
   """Of every position [S, N]; 0 where it is not chosen."""
+  return _scores_forward(layout, hidden_SND, table_SbUD, target_SN, walk, how)[0]
 
-  def visit(i, scores_nSC):
-    at_SC = walk.position_nSC[i]
-    of_chunk = _score_chunk(
-      layout, _take(hidden_SND, at_SC), table_SVD, _take(target_SN, at_SC), how
+
+def _scores_forward(layout: Layout, hidden_SND, table_SbUD, target_SN, walk, how):
+  floor_nSC = _floors(layout, hidden_SND, table_SbUD, walk, how)
+
+  def of_block(sums, block):
+    table_SUD, id_U = _block(table_SbUD, block)
+
+    def of_chunk(i, sums: "_Sums") -> "_Sums":
+      hidden_SCD, target_SC = (_take(x, walk.position_nSC[i]) for x in (hidden_SND, target_SN))
+      is_target_SCU = id_U == target_SC[..., None]
+      logits_SCU = _logits(layout, hidden_SCD, table_SUD)
+      logits_SCU = distribution.allowed_logits(
+        logits_SCU, id_U, floor_nSC[i][..., None], is_target_SCU, how
+      )
+      so_far = jax.tree.map(lambda x_nSC: x_nSC[i], sums)
+      new = _added(so_far, logits_SCU, is_target_SCU)
+      return jax.tree.map(lambda x_nSC, x_SC: x_nSC.at[i].set(x_SC), sums, new)
+
+    return jax.lax.fori_loop(0, walk.count, of_chunk, sums), None
+
+  sums, _ = jax.lax.scan(of_block, _no_sums(floor_nSC), jnp.arange(table_SbUD.shape[1]))
+  log_sum_nSC = jnp.log(sums.mass_nSC)
+  total_nSC = sums.most_nSC + log_sum_nSC
+  entropy_nSC = log_sum_nSC - sums.moment_nSC / sums.mass_nSC
+  scores = (_put_back(x, walk) for x in (sums.target_nSC - total_nSC, entropy_nSC))
+  saved = (hidden_SND, table_SbUD, target_SN, walk, how, floor_nSC, total_nSC, entropy_nSC)
+  return tuple(scores), saved
+
+
+def _scores_backward(layout: Layout, saved, gradient_SN: Scores):
+  """Walks the same blocks and chunks again; logits are formed a second time."""
+  hidden_SND, table_SbUD, target_SN, walk, how, floor_nSC, total_nSC, entropy_nSC = saved
+
+  def of_block(carry, block):
+    d_hidden_nSCD, d_table_SbUD = carry
+    table_SUD, id_U = _block(table_SbUD, block)
+
+    def of_chunk(i, carry):
+      d_hidden_nSCD, d_table_SUD = carry
+      at_SC, live_SC = walk.position_nSC[i], walk.live_nSC[i]
+      hidden_SCD, target_SC = _take(hidden_SND, at_SC), _take(target_SN, at_SC)
+      d_logp_SC1, d_entropy_SC1 = (
+        jnp.where(live_SC, _take(g_SN, at_SC), 0.0)[..., None] for g_SN in gradient_SN
+      )
+      is_target_SCU = id_U == target_SC[..., None]
+      logits_SCU = _logits(layout, hidden_SCD, table_SUD)
+      logits_SCU = distribution.allowed_logits(
+        logits_SCU, id_U, floor_nSC[i][..., None], is_target_SCU, how
+      )
+      logp_SCU = logits_SCU - total_nSC[i][..., None]
+      surprise_SCU = logp_SCU + entropy_nSC[i][..., None]
+      d_SCU = is_target_SCU * d_logp_SC1
+      d_SCU -= jnp.exp(logp_SCU) * (d_logp_SC1 + d_entropy_SC1 * surprise_SCU)
+      d_SCU = jnp.where(logits_SCU > -jnp.inf, d_SCU * distribution.scale(how), 0.0)
+      d_SCU = layout.constrain(d_SCU.astype(hidden_SCD.dtype), "batch", None, "vocab")
+      d_hidden_SCD = _product("SCU,SUD->SCD", d_SCU, table_SUD)
+      d_table_SUD += _product("SCU,SCD->SUD", d_SCU, hidden_SCD)
+      return d_hidden_nSCD.at[i].add(d_hidden_SCD), d_table_SUD
+
+    nothing_SUD = jnp.zeros(table_SUD.shape, jnp.float32)
+    d_hidden_nSCD, d_table_SUD = jax.lax.fori_loop(
+      0, walk.count, of_chunk, (d_hidden_nSCD, nothing_SUD)
     )
-    return jax.tree.map(lambda all_nSC, new_SC: all_nSC.at[i].set(new_SC), scores_nSC, of_chunk)
-
-  zeros_nSC = jnp.zeros(walk.position_nSC.shape, jnp.float32)
-  scores_nSC = jax.lax.fori_loop(0, walk.count, visit, (zeros_nSC, zeros_nSC))
-  return jax.tree.map(lambda x_nSC: _put_back(x_nSC, walk), scores_nSC)
-
-
-def _scores_forward(layout: Layout, *inputs) -> tuple[Scores, Any]:
-  return _scores(layout, *inputs), inputs
-
-
-def _scores_backward(layout: Layout, inputs, gradient_SN: Scores):
-  """Walks the same chunks again; logits are formed a second time."""
-  hidden_SND, table_SVD, target_SN, walk, how = inputs
-
-  def visit(i, carry):
-    d_hidden_nSCD, d_table_SVD = carry
-    at_SC, live_SC = walk.position_nSC[i], walk.live_nSC[i]
-    target_SC = _take(target_SN, at_SC)
-    _, pull_back = jax.vjp(
-      lambda hidden_SCD, table_SVD: _score_chunk(layout, hidden_SCD, table_SVD, target_SC, how),
-      _take(hidden_SND, at_SC),
-      table_SVD,
-    )
-    of_chunk = jax.tree.map(lambda g_SN: jnp.where(live_SC, _take(g_SN, at_SC), 0.0), gradient_SN)
-    d_hidden_SCD, d_new_SVD = pull_back(of_chunk)
-    return d_hidden_nSCD.at[i].set(d_hidden_SCD), d_table_SVD + d_new_SVD
+    return (d_hidden_nSCD, d_table_SbUD.at[:, block].set(d_table_SUD)), None
 
   nothing = (
-    jnp.zeros((*walk.position_nSC.shape, hidden_SND.shape[-1]), hidden_SND.dtype),
-    jnp.zeros(table_SVD.shape, jnp.float32),
+    jnp.zeros((*walk.position_nSC.shape, hidden_SND.shape[-1]), jnp.float32),
+    jnp.zeros(table_SbUD.shape, jnp.float32),
   )
-  d_hidden_nSCD, d_table_SVD = jax.lax.fori_loop(0, walk.count, visit, nothing)
-  d_hidden_SND = _put_back(d_hidden_nSCD, walk)
-  return d_hidden_SND, d_table_SVD.astype(table_SVD.dtype), None, None, None
+  (d_hidden_nSCD, d_table_SbUD), _ = jax.lax.scan(
+    of_block, nothing, jnp.arange(table_SbUD.shape[1])
+  )
+  d_hidden_SND = _put_back(d_hidden_nSCD, walk).astype(hidden_SND.dtype)
+  return d_hidden_SND, d_table_SbUD.astype(table_SbUD.dtype), None, None, None
 
 
 _scores.defvjp(_scores_forward, _scores_backward)
 
 
-def _score_chunk(layout: Layout, hidden_SCD, table_SVD, target_SC, how: Decoding) -> Scores:
-  with jax.named_scope("vocabulary"):
-    logits_SCV = jnp.einsum(
-      "SCD,SVD->SCV", hidden_SCD, table_SVD, preferred_element_type=jnp.float32
+@flax.struct.dataclass
+class _Sums:
+  """Of the ids met so far, with m their largest logit: what the scores are made of."""
+
+  most_nSC: jax.Array  # m
+  mass_nSC: jax.Array  # of exp(logit - m)
+  moment_nSC: jax.Array  # of exp(logit - m) (logit - m)
+  target_nSC: jax.Array  # the target's logit, 0 until it was met
+
+
+def _no_sums(like_nSC: jax.Array) -> _Sums:
+  zeros_nSC = jnp.zeros_like(like_nSC)
+  return _Sums(zeros_nSC + jnp.finfo(jnp.float32).min, zeros_nSC, zeros_nSC, zeros_nSC)
+
+
+def _added(sums: _Sums, logits_SCU: jax.Array, is_target_SCU: jax.Array) -> _Sums:
+  most = jnp.maximum(sums.most_nSC, logits_SCU.max(axis=-1))
+  fallen = sums.most_nSC - most
+  below_SCU = logits_SCU - most[..., None]
+  mass_SCU = jnp.exp(below_SCU)
+  moment_SCU = jnp.where(logits_SCU > -jnp.inf, mass_SCU * below_SCU, 0.0)
+  return _Sums(
+    most,
+    sums.mass_nSC * jnp.exp(fallen) + mass_SCU.sum(axis=-1),
+    (sums.moment_nSC + sums.mass_nSC * fallen) * jnp.exp(fallen) + moment_SCU.sum(axis=-1),
+    sums.target_nSC + jnp.where(is_target_SCU, logits_SCU, 0.0).sum(axis=-1),
+  )
+
+
+def _floors(layout: Layout, hidden_SND, table_SbUD, walk: _Walk, how: Decoding) -> jax.Array:
+  """`lowest_allowed` of every position, which has to see whole rows; -inf without filters."""
+
+  def of_chunk(i, floor_nSC):
+    hidden_SCD = _take(hidden_SND, walk.position_nSC[i])
+    logits_bSCU = jax.lax.map(
+      lambda block: _logits(layout, hidden_SCD, table_SbUD[:, block]),
+      jnp.arange(table_SbUD.shape[1]),
     )
-    logits_SCV = layout.constrain(logits_SCV, "batch", None, "vocab")
-    flat = logits_SCV.reshape(-1, logits_SCV.shape[-1])
-    scores = distribution.token_log_probs(flat, target_SC.reshape(-1), how)
-  return jax.tree.map(lambda x: x.reshape(target_SC.shape), scores)
+    S, C = hidden_SCD.shape[:2]
+    logits_BV = jnp.moveaxis(logits_bSCU, 0, 2).reshape(S * C, -1)
+    floor_B1 = distribution.lowest_allowed(logits_BV, how)
+    return floor_nSC.at[i].set(floor_B1.reshape(S, C))
+
+  none_nSC = jnp.full(walk.position_nSC.shape, -jnp.inf)
+  return jax.lax.cond(
+    distribution.filtering(how),
+    lambda: jax.lax.fori_loop(0, walk.count, of_chunk, none_nSC),
+    lambda: none_nSC,
+  )
+
+
+def _block(table_SbUD: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Rows of the table, and their ids."""
+  U = table_SbUD.shape[2]
+  return table_SbUD[:, block], block * U + jnp.arange(U)
+
+
+def _logits(layout: Layout, hidden_SCD, table_SUD) -> jax.Array:
+  with jax.named_scope("vocabulary"):
+    logits_SCU = _product("SCD,SUD->SCU", hidden_SCD, table_SUD)
+    return layout.constrain(logits_SCU, "batch", None, "vocab")
+
+
+def _product(equation: str, left: jax.Array, right: jax.Array) -> jax.Array:
+  return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32)
 
 
 def _take(x_SN: jax.Array, at_SC: jax.Array) -> jax.Array:

@@ -18,13 +18,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
 from grpo_jax.errors import UserError
 from grpo_jax.model.sharding import Layout
 
-LONGEST_WHOLE = 1024  # tokens up to which XLA forms all scores at once
-BLOCK = 256  # queries whose scores it forms together beyond; [256, 8192] is [1024, 1024] twice
+LONGEST_WHOLE = 1024  # queries up to which XLA forms all scores against a cache at once
+BLOCK = 256  # queries whose scores it forms together beyond, and in whole rows
+SPANS = 8  # of whole rows, at most: each is compiled by itself
+SHORTEST_SPAN = 128  # queries
 SHORTEST_FOR_KERNEL = 128  # tokens; a kernel's smallest block
 SPLASH_BLOCKS = (512, 384, 256, 128)  # its sizes are multiples of 128 that divide the length
 
@@ -92,13 +95,16 @@ def xla_attention(
   B, H, T, h = q_BHTh.shape
   K = k_BKSh.shape[1]
   q_BKGTh = q_BHTh.reshape(B, K, H // K, T, h)
-  place_BT = jnp.arange(T)[None] if place_BT is None else place_BT
-  mix = _mix if T <= LONGEST_WHOLE else _mix_in_blocks
-  return mix(q_BKGTh, k_BKSh, v_BKSh, place_BT).reshape(B, H, T, h)
+  if place_BT is None:
+    mixed = _mix_rows(q_BKGTh, k_BKSh, v_BKSh)
+  else:
+    mix = _mix if T <= LONGEST_WHOLE else _mix_in_blocks
+    mixed = mix(q_BKGTh, k_BKSh, v_BKSh, place_BT)
+  return mixed.reshape(B, H, T, h)
 
 
 def _mix(q_BKGTh, k_BKSh, v_BKSh, place_BT) -> jax.Array:
-  """All scores at once; `place_BT` may be [1, T]."""
+  """Queries against a cache, all scores at once."""
   h, T = q_BKGTh.shape[-1], q_BKGTh.shape[-2]
   if T == 1:
     # Many keys against few queries: with the keys on the left, XLA's CPU backend reads them in the
@@ -117,21 +123,112 @@ def _mix(q_BKGTh, k_BKSh, v_BKSh, place_BT) -> jax.Array:
 
 
 def _mix_in_blocks(q_BKGTh, k_BKSh, v_BKSh, place_BT) -> jax.Array:
-  """One block of queries after the other; the backward pass forms its scores again."""
-  T, dtype = q_BKGTh.shape[-2], k_BKSh.dtype
-  # Widened outside and narrowed inside: the values stay as they are, and the gradients of keys and
-  # values are summed over blocks in float32.
-  k_BKSh, v_BKSh = (x.astype(jnp.float32) for x in (k_BKSh, v_BKSh))
-
-  @functools.partial(jax.checkpoint, prevent_cse=False)
-  def mix_block(block):
-    q_BKGth, place_Bt = block
-    return _mix(q_BKGth, k_BKSh.astype(dtype), v_BKSh.astype(dtype), place_Bt)
-
+  """One block of queries after the other."""
   blocks = (_cut(q_BKGTh, 3), _cut(place_BT, 1))
-  mixed_nBKGth = jax.lax.map(mix_block, blocks)
-  mixed = jnp.moveaxis(mixed_nBKGth, 0, 3)
-  return mixed.reshape(*mixed.shape[:3], -1, mixed.shape[-1])[:, :, :, :T]
+  mixed_nBKGth = jax.lax.map(lambda block: _mix(block[0], k_BKSh, v_BKSh, block[1]), blocks)
+  return _joined(mixed_nBKGth, q_BKGTh.shape[3])
+
+
+# Whole rows: training, and prompts. They are cut into a few spans of queries, each with the keys up
+# to its own end: almost half of the scores are seen by nobody, and are not formed. The backward
+# pass forms scores again, from the logarithm of what they add up to (arXiv 2205.14135).
+
+
+@jax.custom_vjp
+def _mix_rows(q_BKGTh, k_BKTh, v_BKTh) -> jax.Array:
+  return _mix_rows_forward(q_BKGTh, k_BKTh, v_BKTh)[0]
+
+
+def _mix_rows_forward(q_BKGTh, k_BKTh, v_BKTh):
+  parts = []
+  for first, last in _spans(q_BKGTh.shape[3]):
+    mix = functools.partial(_mix_block, k_BKTh[:, :, :last], v_BKTh[:, :, :last])
+    parts.append(_over_blocks(mix, None, first, (q_BKGTh[:, :, :, first:last],))[1])
+  mixed_BKGTh, total_BKGT = jax.tree.map(lambda *x: jnp.concatenate(x, axis=3), *parts)
+  mixed_BKGTh, total_BKGT = (checkpoint_name(x, "attended") for x in (mixed_BKGTh, total_BKGT))
+  return mixed_BKGTh, (q_BKGTh, k_BKTh, v_BKTh, mixed_BKGTh, total_BKGT)
+
+
+def _mix_block(k_BKSh, v_BKSh, carry, first, q_BKGth):
+  """Of the queries at first.. onwards; and the log of the sum of each one's exponentials."""
+  scores_BKQS = _scores(q_BKGth, k_BKSh, first)
+  most_BKQ = jnp.max(scores_BKQS, axis=-1)
+  weight_BKQS = jnp.exp(scores_BKQS - most_BKQ[..., None])
+  sum_BKQ = jnp.sum(weight_BKQS, axis=-1)
+  mixed_BKQh = _product("BKQS,BKSh->BKQh", weight_BKQS.astype(v_BKSh.dtype), v_BKSh)
+  mixed_BKQh = (mixed_BKQh / sum_BKQ[..., None]).astype(v_BKSh.dtype)
+  total_BKQ = most_BKQ + jnp.log(sum_BKQ)
+  return carry, (mixed_BKQh.reshape(q_BKGth.shape), total_BKQ.reshape(q_BKGth.shape[:-1]))
+
+
+def _mix_rows_backward(saved, d_mixed_BKGTh):
+  q_BKGTh, k_BKTh, v_BKTh, mixed_BKGTh, total_BKGT = saved
+  mean_BKGT = jnp.sum(d_mixed_BKGTh.astype(jnp.float32) * mixed_BKGTh, axis=-1)
+  d_k, d_v = (jnp.zeros(x.shape, jnp.float32) for x in (k_BKTh, v_BKTh))
+  d_q = []
+  for first, last in _spans(q_BKGTh.shape[3]):
+    k_BKSh, v_BKSh = k_BKTh[:, :, :last], v_BKTh[:, :, :last]
+    of_queries = (x[:, :, :, first:last] for x in (q_BKGTh, d_mixed_BKGTh, total_BKGT, mean_BKGT))
+    pull_back = functools.partial(_pull_back_block, k_BKSh, v_BKSh)
+    carry = (d_k[:, :, :last], d_v[:, :, :last])
+    (d_k_BKSh, d_v_BKSh), d_q_BKGth = _over_blocks(pull_back, carry, first, tuple(of_queries))
+    d_k, d_v = d_k.at[:, :, :last].set(d_k_BKSh), d_v.at[:, :, :last].set(d_v_BKSh)
+    d_q.append(d_q_BKGth)
+  return jnp.concatenate(d_q, axis=3), d_k.astype(k_BKTh.dtype), d_v.astype(v_BKTh.dtype)
+
+
+def _pull_back_block(k_BKSh, v_BKSh, carry, first, q_BKGth, d_mixed_BKGth, total_BKGt, mean_BKGt):
+  """Adds to the gradients of keys and values, in float32; returns that of the queries."""
+  d_k_BKSh, d_v_BKSh = carry
+  q_BKQh, d_mixed_BKQh = _flat(q_BKGth), _flat(d_mixed_BKGth)
+  weight_BKQS = jnp.exp(_scores(q_BKGth, k_BKSh, first) - _flat(total_BKGt[..., None]))
+  d_weight_BKQS = _product("BKQh,BKSh->BKQS", d_mixed_BKQh, v_BKSh)
+  d_score_BKQS = weight_BKQS * (d_weight_BKQS - _flat(mean_BKGt[..., None]))
+  d_score_BKQS = (d_score_BKQS * q_BKQh.shape[-1] ** -0.5).astype(q_BKQh.dtype)
+  d_q_BKQh = _product("BKQS,BKSh->BKQh", d_score_BKQS, k_BKSh).astype(q_BKQh.dtype)
+  d_k_BKSh += _product("BKQS,BKQh->BKSh", d_score_BKQS, q_BKQh)
+  d_v_BKSh += _product("BKQS,BKQh->BKSh", weight_BKQS.astype(v_BKSh.dtype), d_mixed_BKQh)
+  return (d_k_BKSh, d_v_BKSh), d_q_BKQh.reshape(q_BKGth.shape)
+
+
+_mix_rows.defvjp(_mix_rows_forward, _mix_rows_backward)
+
+
+def _scores(q_BKGth, k_BKSh, first) -> jax.Array:
+  """Float32; queries of all heads that share keys on one axis Q, so that a product sums over one
+  axis: over two, XLA's CPU backend turns whole arrays around first."""
+  *_, G, t, h = q_BKGth.shape
+  scores_BKQS = _product("BKQh,BKSh->BKQS", _flat(q_BKGth), k_BKSh) * h**-0.5
+  place_Q = first + jnp.tile(jnp.arange(t), G)
+  visible_QS = jnp.arange(k_BKSh.shape[2]) <= place_Q[:, None]
+  return jnp.where(visible_QS, scores_BKQS, jnp.finfo(jnp.float32).min)
+
+
+def _product(equation: str, left: jax.Array, right: jax.Array) -> jax.Array:
+  return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32)
+
+
+def _flat(x_BKGth: jax.Array) -> jax.Array:
+  """[B, K, G, t, h] to [B, K, Q, h]."""
+  B, K, G, t, h = x_BKGth.shape
+  return x_BKGth.reshape(B, K, G * t, h)
+
+
+def _spans(length: int) -> list[tuple[int, int]]:
+  """First and last of at most SPANS spans of equal size."""
+  size = -(-length // (SPANS * SHORTEST_SPAN)) * SHORTEST_SPAN
+  return [(first, min(first + size, length)) for first in range(0, length, size)]
+
+
+def _over_blocks(function: Callable, carry, first: int, of_queries: tuple[jax.Array, ...]):
+  """`function(carry, first, *of_queries)` -> (carry, results), a block of queries at a time."""
+  count = of_queries[0].shape[3]
+  if count <= BLOCK:
+    return function(carry, first, *of_queries)
+  blocks = tuple(_cut(x, 3) for x in of_queries)
+  first_n = first + BLOCK * jnp.arange(len(blocks[0]))
+  carry, results = jax.lax.scan(lambda c, block: function(c, *block), carry, (first_n, *blocks))
+  return carry, jax.tree.map(lambda x: _joined(x, count), results)
 
 
 def _cut(x: jax.Array, axis: int) -> jax.Array:
@@ -142,6 +239,12 @@ def _cut(x: jax.Array, axis: int) -> jax.Array:
   padding[axis] = (0, blocks * BLOCK - shape[axis])
   cut = jnp.pad(x, padding).reshape(*shape[:axis], blocks, BLOCK, *shape[axis + 1 :])
   return jnp.moveaxis(cut, axis, 0)
+
+
+def _joined(x_nBKGt: jax.Array, count: int) -> jax.Array:
+  """The first `count` of [B, K, G, n x BLOCK, ...], from blocks."""
+  joined = jnp.moveaxis(x_nBKGt, 0, 3)
+  return joined.reshape(*joined.shape[:3], -1, *joined.shape[5:])[:, :, :, :count]
 
 
 # ------------------------------------------------------------------------- kernels

@@ -16,6 +16,7 @@ sampling, where slicing a stack at every token would copy all weights through me
 """
 
 import functools
+import math
 import re
 from typing import Any
 
@@ -78,12 +79,20 @@ class Linear(nn.Module):
       a, b = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
       into_rank, out_of_rank = _through_rank(self.equation)
       product += self._product(out_of_rank, self._product(into_rank, x, a), b)
-    return product
+    return checkpoint_name(product, "product")
 
   def _product(self, equation: str, x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """As a product of two matrices: where a gradient is a sum over two axes, B and T, XLA's CPU
+    backend turns whole activations around first, which takes longer than the product itself."""
     formed_in = self.layout.arithmetic_dtype(self.dtype)
-    matrix = matrix.astype(self.dtype)
-    return jnp.einsum(equation, x, matrix, preferred_element_type=formed_in).astype(self.dtype)
+    letters, kernel, _ = re.split(",|->", equation)
+    summed = [letters.index(letter) for letter in kernel if letter in letters]
+    x = jnp.moveaxis(x, summed, range(-len(summed), 0))
+    rows, outputs = x.shape[: -len(summed)], matrix.shape[len(summed) :]
+    x_NI = x.reshape(math.prod(rows), -1)
+    matrix_IO = matrix.astype(self.dtype).reshape(x_NI.shape[1], -1)
+    product_NO = jnp.einsum("NI,IO->NO", x_NI, matrix_IO, preferred_element_type=formed_in)
+    return product_NO.astype(self.dtype).reshape(*rows, *outputs)
 
 
 def _through_rank(equation: str) -> tuple[str, str]:
@@ -199,6 +208,8 @@ class Block(nn.Module):
 # What of a block the backward pass finds again, as policies of jax.checkpoint.
 REMAT = {
   "none": jax.checkpoint_policies.everything_saveable,
+  # Its input and what products and attention gave: only what is cheap is recomputed.
+  "elementwise": jax.checkpoint_policies.save_only_these_names("product", "attended"),
   "block": jax.checkpoint_policies.nothing_saveable,  # its input, from which all is recomputed
   "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],

@@ -20,7 +20,8 @@ from grpo_jax.records import Samples, completion_mask
 B, T, V = 8, 16, 48
 FILTERED = decoding(0.8, 20, 0.9, V - 4)
 PLAIN = decoding(1.0, 0, 1.0, V)
-CHUNKS = [1, 5, 16, B * T]  # positions; 5 divides nothing
+# Positions of a chunk and blocks of the vocabulary; 5 divides nothing.
+SIZES = [(1, 1), (5, 4), (16, 2), (B * T, 1), (B * T, 16)]
 
 
 def make(mesh=None, *, tied=True):
@@ -89,9 +90,9 @@ def assert_same(ours, theirs, atol=2e-5):
 
 
 @pytest.mark.parametrize("how", [PLAIN, FILTERED], ids=["plain", "filtered"])
-@pytest.mark.parametrize("chunk", CHUNKS)
-def test_chunks_change_nothing(monkeypatch, chunk, how):
-  monkeypatch.setattr(vocabulary, "_chunk_size", lambda *_: chunk)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_chunks_and_blocks_change_nothing(monkeypatch, sizes, how):
+  monkeypatch.setattr(vocabulary, "_sizes", lambda *_: sizes)
   model, params = make()
   samples = make_samples()
   scores, gradient = results(sample_log_probs, model, params, samples, how)
@@ -108,7 +109,7 @@ def test_a_head_of_its_own():
 
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)], ids=str)
 def test_the_mesh_changes_nothing(monkeypatch, mesh):
-  monkeypatch.setattr(vocabulary, "_chunk_size", lambda *_: 4)
+  monkeypatch.setattr(vocabulary, "_sizes", lambda *_: (4, 1))
   if mesh[2] == 8:
     pytest.skip("two heads do not split over 8 devices")
   samples = make_samples()
@@ -118,7 +119,7 @@ def test_the_mesh_changes_nothing(monkeypatch, mesh):
 
 def test_no_device_holds_logits_of_the_whole_vocabulary(monkeypatch):
   """With the vocabulary split in two, nothing of its full width but what each device is given."""
-  monkeypatch.setattr(vocabulary, "_chunk_size", lambda *_: 4)
+  monkeypatch.setattr(vocabulary, "_sizes", lambda *_: (4, 1))
   model, params = make((2, 2, 2))
   function = jax.grad(lambda params, samples: total(
     sample_log_probs, model, params, samples, PLAIN)[0])  # fmt: skip
@@ -138,10 +139,13 @@ def test_positions_nobody_asks_for_cost_no_projection():
   assert all((leaf == 0).all() for leaf in jax.tree.leaves((scores, gradient)))
 
 
-def test_the_budget_of_logits_decides_the_chunk():
-  assert vocabulary._chunk_size(151_936, 8192) == 256
-  assert vocabulary._chunk_size(151_936, 100) == 100
-  assert vocabulary._chunk_size(18, 2048) == 2048
+def test_the_budget_of_logits_decides_the_sizes():
+  alone, split = (make_layout(1, 1, n, devices=jax.devices()[:n]) for n in (1, 2))
+  assert vocabulary._sizes(alone, 151_936, 8192) == (128, 16)
+  assert vocabulary._sizes(alone, 151_936, 100) == (100, 8)
+  assert vocabulary._sizes(alone, 18, 2048) == (2048, 1)
+  assert vocabulary._sizes(alone, 151_937, 8192) == (128, 1), "a prime number of ids"
+  assert vocabulary._sizes(split, 151_936, 8192) == (128, 1), "each device has a block already"
 
 
 def _tupled(result):

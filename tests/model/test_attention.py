@@ -60,15 +60,22 @@ def small_blocks(monkeypatch):
   monkeypatch.setattr(attention, "BLOCK", 8)
 
 
+def spans(monkeypatch, block):
+  """Rows of dozens of tokens cut as those of thousands are; `block` queries at a time."""
+  monkeypatch.setattr(attention, "SHORTEST_SPAN", 4)
+  monkeypatch.setattr(attention, "SPANS", 3)
+  monkeypatch.setattr(attention, "BLOCK", block)
+
+
 # ------------------------------------------------------------------------- plain XLA
 
 
-@pytest.mark.parametrize("blockwise", [False, True], ids=["whole", "in blocks"])
+@pytest.mark.parametrize("block", [256, 3, 8])
 @pytest.mark.parametrize(("H", "K"), HEADS.values(), ids=HEADS)
-def test_rows_see_what_stands_before_them(monkeypatch, H, K, blockwise):
-  if blockwise:
-    small_blocks(monkeypatch)
-  qkv = random_qkv(2, H, K, 21, 16)  # the last block is not full
+def test_rows_see_what_stands_before_them(monkeypatch, H, K, block):
+  spans(monkeypatch, block)
+  qkv = random_qkv(2, H, K, 21, 16)  # the last span is not full, nor is its last block
+  assert attention._spans(21) == [(0, 8), (8, 16), (16, 21)]
   assert_close(attend(*qkv, one_device()), exact(*qkv))
 
 
@@ -85,10 +92,13 @@ def test_queries_in_a_cache_see_up_to_their_own_place(monkeypatch, T, blockwise)
 
 @pytest.mark.parametrize(("H", "K"), HEADS.values(), ids=HEADS)
 def test_blocks_have_the_gradients_of_the_whole(monkeypatch, H, K):
+  """And these are what differentiation makes of the plain formula."""
   qkv = random_qkv(2, H, K, 21, 16)
-  whole = gradients(xla_attention, *qkv)
-  small_blocks(monkeypatch)
-  assert_close(gradients(xla_attention, *qkv), whole)
+  place_BT = jnp.broadcast_to(jnp.arange(21), (2, 21))
+  plainly = gradients(functools.partial(xla_attention, place_BT=place_BT), *qkv)
+  assert_close(gradients(xla_attention, *qkv), plainly)
+  spans(monkeypatch, 3)
+  assert_close(gradients(xla_attention, *qkv), plainly)
 
 
 def test_blocks_do_not_round_the_gradients_of_keys_between_them(monkeypatch):
@@ -104,7 +114,7 @@ def test_blocks_do_not_round_the_gradients_of_keys_between_them(monkeypatch):
     )
 
   whole = error()
-  small_blocks(monkeypatch)
+  spans(monkeypatch, 8)
   assert error() < 1.5 * whole
 
 
