@@ -163,7 +163,7 @@ def test_the_last_position_of_the_model_is_used(folder, tmp_path, one_device):
     ({"prompt": " \n"}, "--prompt: the prompt is empty"),
     ({"prompt": "What?"}, "--prompt: the tokenizer has no token for '\\?', 'W'"),
     ({"prompt": "1" * POSITIONS}, "has 64 tokens and the model reads at most 64"),
-    ({"template": "chatml"}, "did you mean 'chatml_boxed'"),
+    ({"template": "chatml_box"}, "did you mean 'chatml_boxed'"),
     ({"temperature": -0.1}, "--temperature=-0.1"),
     ({"temperature": float("nan")}, "--temperature=nan"),
     ({"top_p": 0.0}, "--top_p=0.0: it must be above 0 and at most 1"),

@@ -64,7 +64,18 @@ def config_of(method: str):
 def silly(method: str) -> str:
   """Why no two rows, or no row alone, should set these keys together; "": nothing is wrong."""
   set_to = changes(method)
-  of_draws = {"replay.level", "replay.priority", "replay.composition", "replay.decay"}
+  scale = set_to.get("advantage.scale", "group_std")
+  if set_to.get("replay.priority") == "normalised_advantage" and scale != "group_std":
+    return "do not grow with their group"
+  if set_to.get("replay.advantage"):
+    if scale in ("batch_std", "beta"):
+      return "by a group of a rollout's problem"
+    if set_to.get("advantage.zero_truncated"):
+      return "the worth again that config.advantage.zero_truncated took"
+  if set_to.get("replay.most") and set_to.get("replay.level") == "query":
+    return "so that groups are drawn whole"
+  of_draws = {f"replay.{key}" for key in ("level", "priority", "composition", "decay", "advantage")}
+  of_draws |= {key for key, value in set_to.items() if str(value).endswith("_replayed")}
   if of_draws & set(set_to) and not set_to.get("replay.ratio"):
     return "config.replay.ratio is 0, so that nothing is replayed"
   if set_to.get("allocate") == "by_capability":

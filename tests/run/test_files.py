@@ -34,13 +34,14 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
 
 
 def test_the_name_is_taken_only_after_the_content_is_on_the_disk(tmp_path, monkeypatch):
-  """Renamed before the sync, a power cut leaves an empty file under the final name."""
+  """Renamed before the sync, a power cut leaves an empty file under the final name; without the
+  folder's own sync, perhaps no file."""
   order = []
   sync, replace = os.fsync, os.replace
   monkeypatch.setattr(os, "fsync", lambda file: (order.append("sync"), sync(file)))
   monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
   write_atomically(tmp_path / "note.txt", "text")
-  assert order == ["sync", "rename"]
+  assert order == ["sync", "rename", "sync"]
 
 
 @pytest.mark.parametrize(
