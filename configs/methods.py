@@ -240,10 +240,16 @@ METHODS: dict[str, dict] = {
 }
 
 
-def as_grpo(config: ConfigDict) -> tuple[tuple[str, object], ...]:
-  """What rows change, with the values `config` has before any row is laid over it."""
+# Keys that some rows set, and every task's config: a difference only where a row set it.
+OF_TASKS = ("data.", "eval.", "optimizer.", "warm_start.", "replay.capacity")
+
+
+def as_grpo(config: ConfigDict, chosen: Iterable[str] = ()) -> tuple[tuple[str, object], ...]:
+  """What rows change, and those of the method (the keys `chosen`) in any case, with the values
+  `config` has before any row is laid over it."""
   whole = config.to_dict()
-  keys = sorted({key for row in METHODS.values() for key in row})
+  of_rows = {key for row in METHODS.values() for key in row if not key.startswith(OF_TASKS)}
+  keys = sorted(of_rows | set(chosen))
   return tuple((key, functools.reduce(dict.get, key.split("."), whole)) for key in keys)
 
 
@@ -261,7 +267,7 @@ def apply(config: ConfigDict, method: str) -> None:
       before = chosen.setdefault(key, (row, value))
       if before[1] != value:
         raise UserError(f"method {method!r}: {before[0]} and {row} disagree on {key}")
-  config.method = method
+  config.method, config.grpo = method, as_grpo(config, chosen)
   for key, (_, value) in chosen.items():
     config.update_from_flattened_dict({key: value})
 

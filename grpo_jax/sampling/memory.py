@@ -5,8 +5,8 @@ from grpo_jax.model.sharding import bytes_per_device
 from grpo_jax.sampling.sampler import Sampler
 
 # Float32 arrays of slots x vocabulary that exist at once while a token is drawn, as XLA compiles
-# it: logits, tempered logits, and their order and masses for top-k and top-p.
-LOGITS_COPIES = 5
+# it: logits, and for top-k and top-p their order and masses.
+LOGITS_COPIES = 4
 
 
 def sampling_memory(
