@@ -82,7 +82,7 @@ def test_sampling_and_training_are_the_same_policy(runs):
 
 def test_a_checkpoint_holds_adapters_and_nothing_of_the_base(runs):
   """Parameters and two moments, in float32, of three matrices in two layers."""
-  facts = runs.straight / "checkpoints" / "6" / "state" / "metadata"
+  facts = runs.straight / "checkpoints" / "6" / "state.json"
   saved = json.loads(facts.read_text())
   of_state = [path for path in saved["shapes"] if path.startswith("state.")]
   assert sum("lora_a" in path for path in of_state) == 3 * 3

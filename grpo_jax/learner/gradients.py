@@ -83,12 +83,21 @@ def add_gradients(
     part, scale_B = _take((batch, scale_R), pack.rows_nB[i], pack.length, objective.model.layout)
     loss = lambda params: _loss(objective, params, reference, part, scale_B, how)
     _, pull_back, new_sums = jax.vjp(loss, params, has_aux=True)
-    # Into the sum itself, a layer at a time: a gradient of its own would take as much again.
-    into = jax.tree.map(jax.new_ref, grads)
-    pull_back.with_refs(into)(jnp.float32(1))
-    return jax.tree.map(jax.freeze, into), tally.merged(sums, new_sums)
+    if objective.lora:  # few numbers, and of a form that jax 0.10.2 cannot write into a sum
+      grads = jax.tree.map(jnp.add, grads, pull_back(jnp.float32(1))[0])
+    else:
+      grads = _into(grads, pull_back)
+    return grads, tally.merged(sums, new_sums)
 
   return jax.lax.fori_loop(0, pack.count, add, total)
+
+
+def _into(total: Params, pull_back) -> Params:
+  """Adds a gradient to the sum in its own place, a layer at a time: an array for it alone would
+  take as much again."""
+  refs = jax.tree.map(jax.new_ref, total)
+  pull_back.with_refs(refs)(jnp.float32(1))
+  return jax.tree.map(jax.freeze, refs)
 
 
 def add_log_probs(
