@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; here because jax must see its flags before its first import."""
 
+import gc
 import os
 import pathlib
 
@@ -15,6 +16,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import hypothesis
+import jax
 import pytest
 
 # The same examples on every machine: what fails in one place fails in all.
@@ -31,3 +33,12 @@ def shared() -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f"no folder of real data at {path} (set GRPO_JAX_SHARED)")
   return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+  """Drops what a file compiled. Each program on the CPU maps some dozens of pieces of memory, of
+  which Linux grants a process 65,530: a whole suite's programs are more, and XLA aborts."""
+  yield
+  jax.clear_caches()
+  gc.collect()
