@@ -1,11 +1,12 @@
 """How does a gradient become new parameters, without a second copy of any of them?
 
-The optimizer is applied to one layer after the other, and to a large table in blocks: each slice of
-parameters and moments is read once and written back to its own place, and what is computed on the
-way is as small as the slice.
+The optimizer is applied to one slice after the other, a layer's matrix or a part of one: each slice
+of parameters and moments is read once and written back to its own place, and what is computed on
+the way is as small as the slice.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from grpo_jax.learner.state import TrainState
 from grpo_jax.model.qwen3 import Params
 from grpo_jax.model.sharding import Layout
 
-LARGEST_BLOCK = 2**22  # elements of a table's block
+LARGEST_SLICE = 2**20  # elements; four such arrays and what is made of them stay in a cache
 
 
 def apply_gradient(
@@ -38,74 +39,73 @@ def apply_gradient(
   whole = jax.tree.structure(state.params)
   is_moment = lambda node: jax.tree.structure(node) == whole
   leaves, shape = jax.tree.flatten(state.opt_state, is_leaf=is_moment)
-  moments = {i: leaf for i, leaf in enumerate(leaves) if is_moment(leaf)}
-  counts = {i: leaf for i, leaf in enumerate(leaves) if not is_moment(leaf)}
+  moments = {i: jax.tree.leaves(leaf) for i, leaf in enumerate(leaves) if is_moment(leaf)}
+  counts = {i: leaf for i, leaf in enumerate(leaves) if i not in moments}
 
-  def step(name, grads, _, old):
-    """Of one slice of the parameters of this name and their moments."""
-    params, moments, _, _ = old
-    named = {i: {name: moment} for i, moment in moments.items()} | counts
+  def step(path, grad, _, old):
+    """Of a slice of the parameter at `path` and of its moments."""
+    param, of_param, _, _ = old
+    at_path = lambda x: functools.reduce(lambda tree, key: {key.key: tree}, reversed(path), x)
+    named = {i: at_path(moment) for i, moment in of_param.items()} | counts
     before = shape.unflatten([named[i] for i in range(len(leaves))])
-    updates, after = optimizer.update({name: grads}, before, {name: params}, grad_norm=norm)
+    updates, after = optimizer.update(at_path(grad), before, at_path(param), grad_norm=norm)
+    (param,) = jax.tree.leaves(optax.apply_updates(at_path(param), updates))
     after = shape.flatten_up_to(after)
-    params = optax.apply_updates({name: params}, updates)[name]
-    new_moments = {i: after[i][name] for i in moments}
-    new_counts = {i: after[i] for i in counts}
-    return params, new_moments, new_counts, optax.tree.norm(updates, squared=True)
+    of_param = {i: jax.tree.leaves(after[i])[0] for i in of_param}
+    return param, of_param, {i: after[i] for i in counts}, optax.tree.norm(updates, squared=True)
 
-  def turn(name, grads_n, i, carry):
-    (params_n, moments_n), _, squares_2 = carry
+  def turn(path, grad_n, i, carry):
+    old_n, _, squares_2 = carry
     take = lambda x_n: jax.lax.dynamic_index_in_dim(x_n, i, keepdims=False)
-    grads, params, moments = jax.tree.map(take, (grads_n, params_n, moments_n))
+    grad, param, of_param = jax.tree.map(take, (grad_n, *old_n))
     # A loop of one turn or none. It also keeps XLA from reading a slice again once its place is
     # written, before which it would copy the whole array.
-    params, moments, new_counts, moved = jax.lax.fori_loop(
-      0, usable.astype(int), functools.partial(step, name, grads), (params, moments, counts, 0.0)
+    param, of_param, new_counts, moved = jax.lax.fori_loop(
+      0, usable.astype(int), functools.partial(step, path, grad), (param, of_param, counts, 0.0)
     )
     put = lambda x_n, x: jax.lax.dynamic_update_index_in_dim(x_n, x, i, 0)
-    new_n = jax.tree.map(put, (params_n, moments_n), (params, moments))
-    more_2 = jnp.stack([moved, optax.tree.norm(params, squared=True)])
-    return new_n, new_counts, squares_2 + more_2
+    new_n = jax.tree.map(put, old_n, (param, of_param))
+    return new_n, new_counts, squares_2 + jnp.stack([moved, jnp.sum(jnp.square(param))])
 
-  params, squares_2, new_counts = {}, jnp.zeros(2), counts
-  for name in state.params:
-    of_name = (state.params[name], {i: moment[name] for i, moment in moments.items()})
-    parts = _parts(layout, name, state.params[name])
+  params, squares_2, new_counts = [], jnp.zeros(2), counts
+  for place, (path, param) in enumerate(jax.tree_util.tree_leaves_with_path(state.params)):
+    old = (param, {i: moment[place] for i, moment in moments.items()})
+    cut = functools.partial(_cut, _parts(layout, path, param))
+    grad_n = cut(jax.tree.leaves(grads)[place])
     new_n, new_counts, squares_2 = jax.lax.fori_loop(
       0,
-      parts,
-      functools.partial(turn, name, _cut(grads[name], parts)),
-      (_cut(of_name, parts), counts, squares_2),
+      len(grad_n),
+      functools.partial(turn, path, grad_n),
+      (jax.tree.map(cut, old), counts, squares_2),
     )
-    new = jax.tree.map(lambda x_n, x: x_n.reshape(x.shape), new_n, of_name)
-    params[name], new_moments = new
-    moments = {i: moment | {name: new_moments[i]} for i, moment in moments.items()}
-  opt_state = shape.unflatten([(moments | new_counts)[i] for i in range(len(leaves))])
+    param, of_param = jax.tree.map(lambda x_n, x: x_n.reshape(x.shape), new_n, old)
+    params.append(param)
+    for i, moment in of_param.items():
+      moments[i][place] = moment
+  new_leaves = {i: whole.unflatten(moment) for i, moment in moments.items()} | new_counts
+  opt_state = shape.unflatten([new_leaves[i] for i in range(len(leaves))])
   norms = {
     "train/grad_norm": norm,
     "train/update_norm": jnp.sqrt(squares_2[0]),
     "train/param_norm": jnp.sqrt(squares_2[1]),
     "train/skipped": (~usable).astype(jnp.float32),
   }
-  return TrainState(params, opt_state, state.updates + usable), norms
+  return TrainState(whole.unflatten(params), opt_state, state.updates + usable), norms
 
 
-def _parts(layout: Layout, name: str, params: Params) -> int:
-  """How many slices: layers, or blocks of a table that devices do not split, a power of two."""
-  if name == "layers":
-    return len(jax.tree.leaves(params)[0])
-  (table,) = jax.tree.leaves(params)
-  parts = 1
-  while layout.mesh.shape["tensor"] == 1 and table.size // parts > LARGEST_BLOCK:
-    if len(table) % (2 * parts):
-      break
+def _parts(layout: Layout, path: tuple, param: jax.Array) -> int:
+  """How many slices: layers, and blocks of what no devices split, by powers of two."""
+  stacked = path[0].key == "layers"
+  parts = len(param) if stacked else 1
+  rows = math.prod(param.shape[: 1 + (stacked and param.ndim > 2)])
+  while layout.mesh.size == 1 and param.size // parts > LARGEST_SLICE and rows % (2 * parts) == 0:
     parts *= 2
   return parts
 
 
-def _cut(tree, parts: int):
-  """Every array's first axis in so many parts: a new first axis, unless it has that length."""
-  def cut(x):
-    return x if len(x) == parts else x.reshape(parts, len(x) // parts, *x.shape[1:])
-
-  return jax.tree.map(cut, tree)
+def _cut(parts: int, x: jax.Array) -> jax.Array:
+  """Into slices, along a new first axis: whole entries of the first axis, or parts of one."""
+  if parts == len(x):
+    return x
+  first = (x.shape[0],) if parts < len(x) else x.shape[:2]
+  return x.reshape(parts, math.prod(first) // parts, *x.shape[len(first) :])

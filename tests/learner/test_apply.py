@@ -39,7 +39,7 @@ def applying(optimizer):
 @pytest.mark.parametrize("optimizer", [ADAMW, optax.sgd(0.1)], ids=["adamw", "sgd"])
 def test_slices_are_stepped_as_the_whole_would_be(monkeypatch, optimizer):
   """Three steps of a rising rate; gradients are clipped by the norm of all of them."""
-  monkeypatch.setattr(apply, "LARGEST_BLOCK", 100)
+  monkeypatch.setattr(apply, "LARGEST_SLICE", 100)
   step = applying(optimizer)
   params = random_params(0)
   opt_state = optimizer.init(params)
@@ -74,4 +74,4 @@ def test_only_a_slice_is_held_beside_the_state():
   memory = applying(ADAMW).lower(state, params, TOKENS).compile().memory_analysis()
   held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
   assert memory.alias_size_in_bytes == held
-  assert memory.temp_size_in_bytes < 12 * 4 * apply.LARGEST_BLOCK < 0.4 * held
+  assert memory.temp_size_in_bytes < 12 * 4 * apply.LARGEST_SLICE < 0.4 * held
