@@ -28,6 +28,7 @@ from grpo_jax.errors import UserError
 from grpo_jax.run.files import write_atomically
 from grpo_jax.run.human import human_duration
 
+EXPORT = "export"  # what a run writes after its last step; a signal ends it with exit code 0 too
 _LAST_LINES = 5
 
 
@@ -116,6 +117,9 @@ def execute(run: Run, cores: set[int], stop: threading.Event) -> Failure | None:
       if code:
         print(f"{run.name}: FAILED with exit code {code}, see {log}", flush=True)
         return Failure(run.name, f"exit code {code}", log, last_lines(log))
+  if not (run.folder / EXPORT).exists():
+    print(f"{run.name}: STOPPED before its last step, see {log}", flush=True)
+    return Failure(run.name, "stopped before its last step", log, last_lines(log))
   took = time.perf_counter() - started
   facts = {"commands": commands_of(run), "wall_seconds": round(took, 1)}
   write_atomically(done_file(run), (json.dumps(facts, indent=2) + "\n").encode())

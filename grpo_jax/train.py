@@ -117,6 +117,7 @@ def loop(
     stuck_steps=config.log.stuck_steps,
     max_bad_steps=config.log.max_bad_steps,
   )
+  alarms.remember(rows_of_steps(run, start.step))
   watchdog = Watchdog(config.log.stall_seconds, run.stacks(jax.process_index()))
   with log, watchdog, Progress(config.steps, start.step) as progress:
     if start.step == 0:
@@ -203,6 +204,11 @@ def open_log(config: ConfigDict, run: RunFolder, step: int) -> MetricsLog | Sile
     run.tensorboard if config.log.tensorboard else None,
     start_step=step + 1 if step else 0,
   )
+
+
+def rows_of_steps(run: RunFolder, done: int) -> list[dict]:
+  """The record of the steps that a run has done."""
+  return [row for row in read_metrics(run.metrics) if 0 < row["step"] <= done] if done else []
 
 
 def open_checkpoints(config: ConfigDict, run: RunFolder) -> Checkpoints:

@@ -63,15 +63,19 @@ def weights(path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path, devices, monkeypatch):
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
+  tmp_path, devices, monkeypatch, capsys
+):
   """Parameters, optimizer, replay store, data cursor and costs: all of it is state."""
+  sounding = {"log.mismatch_alarm": 1e-12}  # at every step, and told when it begins
   some = jax.devices()[:devices]
   monkeypatch.setattr(jax, "devices", lambda: some)
   straight, broken = tmp_path / "straight", tmp_path / "broken"
-  train(tiny(), str(straight))
-  train(tiny(steps=3), str(broken))
+  train(tiny(**sounding), str(straight))
+  train(tiny(**sounding, steps=3), str(broken))
   assert max(row["step"] for row in untimed(broken)) == 3
-  train(tiny(), str(broken))
+  train(tiny(**sounding), str(broken))
+  assert capsys.readouterr().out.count("sampler and trainer disagree") == 2
 
   assert untimed(broken) == untimed(straight)
   for name, value in weights(straight).items():

@@ -6,7 +6,7 @@ A metric nobody looks at has never stopped a run; each of these, unsaid, has cos
 import collections
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from grpo_jax.errors import UserError
 from grpo_jax.run.stuck import Stuck
@@ -109,6 +109,12 @@ class Alarms:
     self._stuck = Stuck(stuck_steps)
     self._bad_steps = 0
     self._weights_lost = False
+
+  def remember(self, rows: Iterable[Mapping[str, float | None]]) -> None:
+    """Goes on from the steps whose rows of the record these are, and tells nothing of them again: a
+    run that is cut off before a count is full would otherwise never hear the alarm."""
+    for row in rows:
+      self.begun({name: math.nan if value is None else value for name, value in row.items()})
 
   def begun(self, metrics: Mapping[str, float]) -> list[str]:
     """The texts of alarms that this step raises and the one before did not."""

@@ -27,6 +27,9 @@ if "method=broken" in sys.argv[1] and not (folder / "repaired").exists():
 while (done := len(steps.read_text()) if steps.exists() else 0) < 3:
   steps.open("a").write(str(done))
   time.sleep(0.2 if "method=slow" in sys.argv[1] else 0)
+  if "method=stopped" in sys.argv[1]:
+    sys.exit(0)
+(folder / "export").mkdir(exist_ok=True)
 """
 
 STUDY = """
@@ -94,6 +97,17 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(study, tmp_path, capsys):
   for seed in (0, 1):
     (tmp_path / f"runs/other/seed_{seed}/repaired").touch()
   assert run(study("broken"), tmp_path) == 0
+
+
+def test_a_run_that_a_signal_stopped_is_not_finished_and_goes_on(study, tmp_path, capsys):
+  path = study("stopped")
+  assert run(path, tmp_path, "--only=other", "--seeds=0") == 1
+  assert "other, seed 0: stopped before its last step" in capsys.readouterr().out
+  steps = tmp_path / "runs" / "other" / "seed_0" / "steps"
+  assert steps.read_text() == "0"
+  for _ in range(2):
+    run(path, tmp_path, "--only=other", "--seeds=0")
+  assert steps.read_text() == "012"
 
 
 def test_a_finished_run_of_another_command_is_refused(study, tmp_path):

@@ -99,3 +99,14 @@ def test_weights_that_are_not_finite_stop_a_run_at_once(norm):
   alarms.begun(SOUND | {"train/param_norm": norm})
   with pytest.raises(UserError, match="stopped at step 2: the weights are no longer finite"):
     alarms.stop_if_hopeless(2)
+
+
+def test_what_was_counted_before_a_cut_counts_after_it():
+  bad = SOUND | {"train/skipped": 1.0, "rollout/abs_advantage_mean": 0.0, "train/mismatch": None}
+  again = Alarms(mismatch=0.05, audit=0.1, stuck_steps=3, max_bad_steps=3)
+  again.remember([SOUND, bad, bad])
+  again.stop_if_hopeless(2)
+  (text,) = again.begun(bad | {"train/mismatch": 0.0})
+  assert "for 3 steps in a row" in text  # and not that a step was skipped: that sounded before
+  with pytest.raises(UserError, match="stopped at step 3: 3 steps in a row"):
+    again.stop_if_hopeless(3)
