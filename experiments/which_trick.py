@@ -5,7 +5,8 @@
 
 The task is configs/columns.py, fixed by looking at plain GRPO alone. Constants of papers that count
 steps of runs longer than this one's 60 are scaled to it here, once, before the first run of any
-method but GRPO; every other constant is its row's in configs/methods.py.
+method but GRPO; every other constant is its row's in configs/methods.py. SRL and RLPT are not here:
+they ask for something else, next steps and next sentences, and this task has no words for it.
 """
 
 from experiments.study import Study, Variant
@@ -22,6 +23,8 @@ GSPO = {"loss.clip_low": 0.03, "loss.clip_high": 0.04}
 SOFT = {"replay.decay": 5.0, "replay.max_age": 30}
 # Capacity is the only limit of age: the ten steps of the hard one.
 FIFO = {"replay.capacity": 1280, "replay.warmup_steps": 0}
+# Its supervised start is the task's own.
+START = {"warm_start.epochs": 0.0, "warm_start.learning_rate": 3e-3}
 # Rows that draw from their first step on: the task's warm-up is for the others.
 AT_ONCE = {"replay.warmup_steps": 0}
 
@@ -75,11 +78,15 @@ STUDY = Study(
     "Losses and advantages": {
       "dr_grpo": Variant("dr_grpo"),
       "rloo": Variant("rloo"),
+      "reinforce_pp": Variant("reinforce_pp", about="advantages by the batch's spread"),
+      "bnpo": Variant("bnpo"),
       "gspo": Variant("gspo", GSPO),
       "cispo": Variant("cispo"),
       "minirl": Variant("minirl"),
       "ibro": Variant("ibro"),
       "tis": Variant("tis"),
+      "icepop": Variant("icepop"),
+      "tailor": Variant("tailor", START, about="KL to the start, which is everybody's here"),
     },
     "Pairs": {
       "aper + history": Variant("aper+history_resampling"),

@@ -159,9 +159,13 @@ def ssh(name: str, flags: dict) -> None:
   if fault == "unreachable":
     workers = workers[:-1]
   runs: list[subprocess.Popen] = []
-  signal.signal(signal.SIGTERM, lambda *_: end_all(runs))
+  asked_to_end: list[bool] = []  # a run that is started and not yet in the list would live on
+  signal.signal(signal.SIGTERM, lambda *_: asked_to_end.append(True))
   for worker in workers:
     runs.append(start_command(name, worker, flags["command"]))  # noqa: PERF401
+  signal.signal(signal.SIGTERM, lambda *_: end_all(runs))
+  if asked_to_end:
+    end_all(runs)
   if fault in ("preempt", "late preempt", "reboot", "break"):
     wait_for(lambda: saved_step(name) >= 2)
     time.sleep(1)  # until the line of the second step has come through

@@ -15,7 +15,8 @@ from experiments import sweep
 from experiments.study import ROOT, Study, Variant, all_runs, load_study
 from grpo_jax.errors import UserError
 
-# Trains in three steps, each noted in its folder, and goes on from those it finds there.
+# Trains in three steps, each noted in its folder, and goes on from those it finds there. Method
+# `slow` waits after a step until it may go on.
 STAND_IN = """
 import os, pathlib, sys, time
 folder = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).split("=")[1])
@@ -26,7 +27,8 @@ if "method=broken" in sys.argv[1] and not (folder / "repaired").exists():
   sys.exit("error: this method cannot be trained")
 while (done := len(steps.read_text()) if steps.exists() else 0) < 3:
   steps.open("a").write(str(done))
-  time.sleep(0.2 if "method=slow" in sys.argv[1] else 0)
+  while "method=slow" in sys.argv[1] and not (folder / "go").exists():
+    time.sleep(0.02)
   if "method=stopped" in sys.argv[1]:
     sys.exit(0)
 (folder / "export").mkdir(exist_ok=True)
@@ -132,7 +134,11 @@ def test_a_killed_sweep_goes_on_where_it_stopped(study, tmp_path, end):
     time.sleep(0.02)
   os.killpg(process.pid, end)
   process.wait(timeout=60)
-  assert not (tmp_path / "runs/other/seed_0/finished.json").exists()
+  for seed in ("seed_0", "seed_1"):
+    folder = tmp_path / "runs/other" / seed
+    assert not (folder / "finished.json").exists()
+    folder.mkdir(exist_ok=True)
+    (folder / "go").touch()
   assert run(path, tmp_path, "--only=other") == 0
   assert steps(tmp_path) == {"other/seed_0": "012", "other/seed_1": "012"}
 
