@@ -47,7 +47,7 @@ from grpo_jax.run.metrics import MetricsLog, SilentLog, read_metrics
 from grpo_jax.run.progress import Progress
 from grpo_jax.run.rollout_log import write_rollouts
 from grpo_jax.run.stop import Stop, StopRequested
-from grpo_jax.run.summary import batch_sentence, memory_sentence
+from grpo_jax.run.summary import batch_sentence, memory_sentence, short_memory_warning
 from grpo_jax.run.watchdog import Watchdog
 from grpo_jax.sampling.memory import sampling_memory
 from grpo_jax.task import Task
@@ -384,6 +384,15 @@ def introduce(config: ConfigDict, task: Task, parts: Parts, changes: Differences
       microbatch_tokens=config.optimizer.microbatch_tokens,
     )
   )
+  if config.replay.ratio and config.replay.problems == "asked":
+    warning = short_memory_warning(
+      training_problems=len(task.training.prompts),
+      problems=config.rollout.problems,
+      samples=config.rollout.samples,
+      capacity=config.replay.capacity,
+      max_age=config.replay.max_age,
+    )
+    print(warning, end="\n" if warning else "")
   print(memory_sentence(*memory(config, parts)))
 
 

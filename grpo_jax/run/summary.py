@@ -27,6 +27,27 @@ def batch_sentence(
   )
 
 
+def short_memory_warning(
+  *, training_problems: int, problems: int, samples: int, capacity: int, max_age: int
+) -> str:
+  """What is wrong with a store from which only the problems of a step are drawn, if it has lost a
+  problem's rollouts when that is asked again: "" if it has not.
+
+  training_problems: of an epoch; problems, samples: of a step; capacity: rollouts the store keeps;
+  max_age: steps it keeps them.
+  """
+  steps = -(-training_problems // problems)
+  remembered = min(max_age, capacity // (problems * samples))
+  if remembered >= steps:
+    return ""
+  return (
+    f"WARNING: only old rollouts of the problems a step asks are drawn, and a problem comes again "
+    f"after {_plural(steps, 'step')}, when the store keeps the last {remembered:,} at most: little "
+    "or nothing will be replayed; raise replay.capacity and replay.max_age, or learn from fewer "
+    "problems."
+  )
+
+
 def memory_sentence(sizes: Mapping[str, int], notes: Mapping[str, str] | None = None) -> str:
   """What one device must hold.
 

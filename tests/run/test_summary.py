@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_jax.run.summary import batch_sentence, memory_sentence
+from grpo_jax.run.summary import batch_sentence, memory_sentence, short_memory_warning
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,18 @@ def test_memory_sentence_adds_up_and_keeps_its_order():
     "Memory on each device: parameters 3.20 MB, optimizer 6.40 MB, "
     "replay store 1.10 MB (512 rollouts); 10.7 MB in all."
   )
+
+
+@pytest.mark.parametrize(
+  ("capacity", "max_age", "told"),
+  [
+    (320, 20, ""),
+    (319, 20, "comes again after 10 steps, when the store keeps the last 9 at most"),
+    (4096, 4, "the last 4 at most"),
+  ],
+)
+def test_a_store_that_forgets_before_a_problem_comes_again_is_told(capacity, max_age, told):
+  warning = short_memory_warning(
+    training_problems=79, problems=8, samples=4, capacity=capacity, max_age=max_age
+  )
+  assert told in warning and bool(warning) == bool(told)
