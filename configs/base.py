@@ -89,6 +89,16 @@ def get_config() -> ConfigDict:
   config.eval.top_p = 0.8
   config.eval.top_k = 0
 
+  # More problems held out, of another kind, told as eval_more/...; "": none.
+  config.eval_more = ConfigDict()
+  config.eval_more.source = ""
+  config.eval_more.path = ""
+  config.eval_more.split = "test"
+  config.eval_more.ask = "answers"
+  config.eval_more.limit = 0
+  config.eval_more.levels = ()
+  config.eval_more.template = ""
+
   # Rollouts of a step.
   config.rollout = ConfigDict()
   config.rollout.problems = 32

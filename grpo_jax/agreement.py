@@ -29,14 +29,14 @@ def require_agreement(config: Mapping[str, Any], task: Task, run: RunFolder) -> 
 
 def facts(config: Mapping[str, Any], task: Task, run: RunFolder) -> dict[str, Any]:
   """What all hosts must have in common: JSON values by name."""
-  folder = config["model"]["folder"]
+  folder, held_out = config["model"]["folder"], task.examined().values()
   profile = pathlib.Path(config["easy_to_hard"]["profile"]).expanduser()
   return {f"config.{key}": value for key, value in flat(config)} | {
     "the code of grpo_jax": code_fingerprint(),
     "the version of jax": jax.__version__,
     "the training problems": task.training.problems.fingerprint,
-    "the held-out problems": task.held_out.problems.fingerprint,
-    "the prompts": _digest(map(_tokens, (task.training, task.held_out))),
+    "the held-out problems": [part.problems.fingerprint for part in held_out],
+    "the prompts": _digest(map(_tokens, (task.training, *held_out))),
     "the files of model.folder": _sizes(folder) if folder else {},
     "the profile": _digest([profile.read_bytes()]) if profile.is_file() else "",
     # One folder that all see holds the line that the first host has just written.

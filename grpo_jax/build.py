@@ -97,7 +97,8 @@ def load_task(config: ConfigDict) -> Task:
       template=config.data.template,
       max_tokens=config.data.max_prompt_tokens,
     )
-  return Task(tokenizer, training, prompts(config.eval), demonstrations)
+  held_out_more = prompts(config.eval_more) if config.eval_more.source else None
+  return Task(tokenizer, training, prompts(config.eval), held_out_more, demonstrations)
 
 
 def make_judges(config: ConfigDict, task: Task) -> Judges:
@@ -106,7 +107,8 @@ def make_judges(config: ConfigDict, task: Task) -> Judges:
   Raises:
     UserError: programs are to be judged, and this machine allows no isolation.
   """
-  problems = (*task.training.problems, *task.held_out.problems)
+  sets = (task.training, *task.examined().values())
+  problems = [problem for prompts in sets for problem in prompts.problems]
   workers, deadline_s = config.verifier.workers, config.verifier.deadline_seconds
   checks = CHECKS | {SEGMENT: config.reward.segment_judge}
   kinds = {problem.judge for problem in problems}
@@ -300,23 +302,30 @@ def make_questioners(
     max_new_tokens=config.rollout.max_new_tokens,
     check_stop=check_stop,
   )
-  examiner = Examiner(
-    sampler,
-    task.tokenizer,
-    judges,
-    task.held_out.problems,
-    max_new_tokens=config.rollout.max_new_tokens,
-  )
-  exam = functools.partial(
-    examine,
-    examiner,
-    prompts=task.held_out.prompts,
-    samples=config.eval.samples,
-    seed=config.seed,
-    how=decoding(
-      config.eval.temperature, config.eval.top_k, config.eval.top_p, task.tokenizer.size
-    ),
-  )
+
+  def exam(prepared: Params) -> dict[str, float]:
+    metrics = {}
+    for name, held_out in task.examined().items():
+      examiner = Examiner(
+        sampler,
+        task.tokenizer,
+        judges,
+        held_out.problems,
+        max_new_tokens=config.rollout.max_new_tokens,
+      )
+      metrics |= examine(
+        examiner,
+        prepared,
+        name=name,
+        prompts=held_out.prompts,
+        samples=config.eval.samples,
+        seed=config.seed,
+        how=decoding(
+          config.eval.temperature, config.eval.top_k, config.eval.top_p, task.tokenizer.size
+        ),
+      )
+    return metrics
+
   collect = Collector(
     decide=decide,
     prompts=task.training.prompts,

@@ -101,12 +101,13 @@ def examine(
   examiner: Examiner,
   prepared: Params,
   *,
+  name: str,
   prompts: Sequence[Prompt],
   samples: int,
   seed: int,
   how: Decoding,
 ) -> dict[str, float]:
-  """The numbers of `evaluation.scores.describe` over held-out prompts, under `eval/`.
+  """The numbers of `evaluation.scores.describe` over held-out prompts, as `name/...`.
 
   The noise is the same at every call, so a curve over training shows the policy's change alone.
   """
@@ -115,7 +116,7 @@ def examine(
   metrics = {}
   if hosts.is_first():
     scores = tally(judged, [prompt.problem for prompt in prompts], samples)
-    metrics = {f"eval/{name}": value for name, value in describe(scores).items()}
+    metrics = {f"{name}/{score}": value for score, value in describe(scores).items()}
   return hosts.of_first(metrics)
 
 

@@ -48,7 +48,13 @@ class Task:
   tokenizer: Tokenizer
   training: Prompts
   held_out: Prompts
+  held_out_more: Prompts | None  # of another kind
   demonstrations: Prompts  # what a warm start learns from
+
+  def examined(self) -> dict[str, Prompts]:
+    """What is held out, by the name its numbers have."""
+    both = {"eval": self.held_out, "eval_more": self.held_out_more}
+    return {name: prompts for name, prompts in both.items() if prompts is not None}
 
 
 def load_prompts(

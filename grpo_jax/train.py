@@ -368,7 +368,8 @@ def introduce(config: ConfigDict, task: Task, parts: Parts, changes: Differences
   )
   if changes:
     print(f"What differs from plain GRPO: {difference_sentence(changes)}.")
-  for name, prompts in (("to learn from", task.training), ("held out", task.held_out)):
+  held_out = [("held out", prompts) for prompts in task.examined().values()]
+  for name, prompts in (("to learn from", task.training), *held_out):
     dropped = f", {prompts.dropped:,} longer ones dropped" if prompts.dropped else ""
     print(
       f"{len(prompts.prompts):,} problems {name} ({prompts.problems.name}, prompts of at most "

@@ -100,7 +100,7 @@ def keys_read() -> set[str]:
       parts.append(node.attr)
       node = node.value
     if parts and isinstance(node, ast.Name) and node.id in ("config", "section"):
-      sections = ("data", "more", "eval") if node.id == "section" else ("",)
+      sections = ("data", "more", "eval", "eval_more") if node.id == "section" else ("",)
       read |= {".".join(filter(None, (s, *reversed(parts)))) for s in sections}
   return read
 

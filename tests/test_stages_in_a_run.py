@@ -33,6 +33,10 @@ def test_programs_join_and_are_rewarded_and_a_run_cut_before_goes_on_bit_for_bit
   rows = read_metrics(straight / "metrics.jsonl")[1:]
   assert [row["rollout/stage_problems"] for row in rows] == [48, 48, 96, 96]
   assert all(row["reward/unscored"] == 0 for row in rows)
+  exams = [row for row in rows if "eval/accuracy" in row]
+  assert [row["step"] for row in exams] == [2, 4]
+  assert all(row["eval_more/unscored"] == 0 for row in exams), "held-out programs are run too"
+  assert all(0 <= row["eval_more/accuracy"] <= 1 for row in exams)
   second = "".join((straight / "rollouts" / f"step_{n:06d}.txt").read_text() for n in (3, 4))
   assert "1 of 1 tests passed" in second
   first = (straight / "rollouts" / "step_000002.txt").read_text()
