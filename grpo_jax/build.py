@@ -202,29 +202,9 @@ def build(
   workers of another grader, for audits; `check_stop` raises when training rollouts should be given
   up."""
   layout, lora = model.layout, lora_of(config)
-  sampler = make_sampler(config, model)
-  optimizer = make_optimizer(
-    learning_rate=config.optimizer.learning_rate,
-    warmup_steps=config.optimizer.warmup_steps,
-    b1=config.optimizer.b1,
-    b2=config.optimizer.b2,
-    weight_decay=config.optimizer.weight_decay,
-    max_grad_norm=config.optimizer.max_grad_norm,
-    momentum_dtype=config.optimizer.momentum_dtype,
-  )
+  sampler, optimizer = make_sampler(config, model), optimizer_of(config)
   how = decoding(
     config.rollout.temperature, config.rollout.top_k, config.rollout.top_p, task.tokenizer.size
-  )
-  surrogate = Surrogate(**config.loss)
-  update = Update(
-    model,
-    optimizer,
-    surrogate,
-    microbatch_tokens=config.optimizer.microbatch_tokens,
-    max_completion_tokens=config.rollout.max_new_tokens,
-    epochs=config.optimizer.epochs,
-    minibatches=config.optimizer.minibatches,
-    lora=lora,
   )
   reference = load_reference(config, model, folder)
   penalties = make_penalties(config, model, reference, how)
@@ -240,7 +220,7 @@ def build(
     model=model,
     sampler=sampler,
     optimizer=optimizer,
-    update=update,
+    update=make_update(config, model, optimizer),
     recall=make_recall(config, layout),
     lora=lora,
     reference=reference,
@@ -259,6 +239,35 @@ def make_sampler(config: ConfigDict, model: Qwen3) -> Sampler:
     slots=config.rollout.slots,
     burst=config.rollout.burst,
     gather_weights=config.rollout.gather_weights,
+  )
+
+
+def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
+  """What makes steps of a run's gradients."""
+  return make_optimizer(
+    learning_rate=config.optimizer.learning_rate,
+    warmup_steps=config.optimizer.warmup_steps,
+    b1=config.optimizer.b1,
+    b2=config.optimizer.b2,
+    weight_decay=config.optimizer.weight_decay,
+    max_grad_norm=config.optimizer.max_grad_norm,
+    momentum_dtype=config.optimizer.momentum_dtype,
+  )
+
+
+def make_update(
+  config: ConfigDict, model: Qwen3, optimizer: optax.GradientTransformation
+) -> Update:
+  """What a run learns by."""
+  return Update(
+    model,
+    optimizer,
+    Surrogate(**config.loss),
+    microbatch_tokens=config.optimizer.microbatch_tokens,
+    max_completion_tokens=config.rollout.max_new_tokens,
+    epochs=config.optimizer.epochs,
+    minibatches=config.optimizer.minibatches,
+    lora=lora_of(config),
   )
 
 

@@ -60,12 +60,6 @@ def completion_mask(samples: Samples) -> jax.Array:
   return (index_1T >= start_R1) & (index_1T < start_R1 + samples.completion_len_R[:, None])
 
 
-def row_mask(samples: Samples) -> jax.Array:
-  """bool [R, T], True on prompt and completion."""
-  index_1T = jnp.arange(samples.tokens_RT.shape[1])[None, :]
-  return index_1T < (samples.prompt_len_R + samples.completion_len_R)[:, None]
-
-
 def take_rows(rollouts: Rollouts, index: jax.Array) -> Rollouts:
   """The rows at `index`, in its order."""
   return jax.tree.map(lambda leaf: leaf[index], rollouts)

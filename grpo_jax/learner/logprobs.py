@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from grpo_jax.distribution import Decoding
 from grpo_jax.learner.vocabulary import chosen_log_probs
 from grpo_jax.model.qwen3 import Params, Qwen3, vocabulary_table
-from grpo_jax.records import Samples, completion_mask, row_mask
+from grpo_jax.records import Samples, completion_mask
 
 
 def sample_log_probs(
@@ -26,7 +26,7 @@ def sample_log_probs(
   tokens_BT = samples.tokens_RT
   B, T = tokens_BT.shape
   positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-  hidden_BTD, _ = model.apply({"params": params}, tokens_BT, positions_BT, row_mask(samples))
+  hidden_BTD, _ = model.apply({"params": params}, tokens_BT, positions_BT)
   table_VD = vocabulary_table(model.config, params).astype(model.dtype)
   # The state at t predicts token t + 1.
   target_BT, chosen_BT = (_shifted(x, -1) for x in (tokens_BT, completion_mask(samples)))

@@ -134,6 +134,38 @@ class Update:
     metrics["train/poisoned_rows"] += float(poisoned)
     return state, metrics
 
+  def lower(
+    self,
+    state: TrainState,
+    reference: Params | None,
+    fresh: Rollouts,
+    replayed: Rollouts | None,
+    how: Decoding,
+  ) -> dict[str, jax.stages.Lowered]:
+    """The programs of an update whose rows are all of full length, by name; that of the anchor,
+    which is a part of the gradient's, apart. Takes what a call takes, as shapes with shardings:
+    what the programs need can be asked without taking it, on devices that need not be here."""
+
+    def everywhere(tree):
+      as_shape = functools.partial(jax.ShapeDtypeStruct, sharding=self._everywhere)
+      return jax.tree.map(lambda leaf: as_shape(leaf.shape, leaf.dtype), tree)
+
+    assemble = self._assemble.lower(fresh, replayed)
+    batch = everywhere(assemble.out_info[0])
+    longest, rows = batch.rollouts.samples.tokens_RT.shape[1], np.arange(batch.rollouts.size)
+    (part,) = self._pack(rows, np.full(len(rows), longest), batch)
+    if self._keeps_anchor:
+      batch = batch.replace(anchor_RT=batch.rollouts.samples.behaviour_logp_RT)
+    sums = everywhere(self._nothing.eval_shape()[1])
+    in_step_R = np.ones(len(rows), bool)
+    return {
+      "assemble": assemble,
+      "gradients": self._add_gradients.lower(
+        (state.params, sums), state.params, reference, batch, in_step_R, part, how
+      ),
+      "apply": self._apply.lower(state, state.params, sums["tokens"]),
+    }
+
   def compiled_programs(self) -> int:
     """How many programs updating has compiled so far; new survivors and lengths, once every bucket
     was met, must not raise it."""

@@ -58,20 +58,40 @@ def chosen_log_probs(
     return layout.constrain(x_SN, "batch", *(None for _ in x_SN.shape[1:]))
 
   hidden_SND, target_SN, chosen_SN = map(by_device, (hidden_BTD, target_BT, chosen_BT))
-  # A copy a device, so that each adds up its own gradient: they meet once, not at every chunk.
-  table_SVD = jnp.broadcast_to(table_VD, (S, *table_VD.shape))
-  table_SVD = layout.constrain(table_SVD, "batch", "vocab", None)
+  table_SVD = _copies(layout, table_VD)
   C, b = _sizes(layout, table_VD.shape[0], chosen_SN.shape[1])
   table_SbUD = table_SVD.reshape(S, b, -1, table_VD.shape[1])
   scores = _scores(layout, hidden_SND, table_SbUD, target_SN, _walk(chosen_SN, C), how)
   return jax.tree.map(lambda x_SN: x_SN.reshape(chosen_BT.shape), scores)
 
 
+def _copies(layout: Layout, table_VD: jax.Array) -> jax.Array:
+  """A copy a device, so that each adds up its own gradient: they meet once, not at every chunk, and
+  each device keeps the sum of its own columns only."""
+  if layout.mesh.size == 1:
+    return table_VD[None]
+  axis = layout.spec("embed")[0]
+
+  def gather(table_vd):
+    if not axis:
+      return table_vd[None]
+    # Columns are gathered as the first of three axes, since so their gradients are summed: a TPU
+    # scatters a sum along its last axis by summing all of it everywhere.
+    table_vfd = jnp.moveaxis(jax.lax.all_gather(table_vd, axis), 0, 1)
+    return table_vfd.reshape(1, len(table_vd), -1)
+
+  return jax.shard_map(
+    gather,
+    mesh=layout.mesh,
+    in_specs=layout.spec("vocab", "embed"),
+    out_specs=layout.spec("batch", "vocab", None),
+  )(table_VD)
+
+
 def _sizes(layout: Layout, vocabulary: int, positions: int) -> tuple[int, int]:
   """Positions of a chunk, a power of two or all of them, and blocks of the vocabulary, a power of
   two; one where devices split it already."""
-  on_cpu = layout.mesh.devices.flat[0].platform == "cpu"
-  budget = LOGITS_IN_CACHE if on_cpu else LOGITS_AT_ONCE
+  budget = LOGITS_IN_CACHE if layout.platform == "cpu" else LOGITS_AT_ONCE
   most = max(SMALLEST_CHUNK, budget // vocabulary)
   chunk = min(1 << (most.bit_length() - 1), positions)
   blocks = 1

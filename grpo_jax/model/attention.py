@@ -60,7 +60,7 @@ def attend(
     UserError: an unknown kernel, or one of another platform.
   """
   check_kernel(kernel, layout)
-  name = AUTO.get(_platform(layout), "xla") if kernel == "auto" else kernel
+  name = AUTO.get(layout.platform, "xla") if kernel == "auto" else kernel
   *_, T, h = q_BHTh.shape
   whole_rows = place_BT is None and T >= SHORTEST_FOR_KERNEL
   q = q_BHTh.astype(k_BKSh.dtype)
@@ -77,7 +77,7 @@ def check_kernel(kernel: str, layout: Layout) -> None:
     return
   if kernel not in KERNELS:
     raise UserError(f"config.model.attention is {kernel!r}; known: auto, xla, {', '.join(KERNELS)}")
-  needed, found = KERNELS[kernel].platform, _platform(layout)
+  needed, found = KERNELS[kernel].platform, layout.platform
   if needed != found:
     raise UserError(
       f"config.model.attention is {kernel!r}, which runs on {needed} devices; these are {found}: "
@@ -305,11 +305,6 @@ KERNELS = {
   "cudnn": Kernel(cudnn_attention, "gpu", _is_for_tensor_cores),
 }
 AUTO = {"tpu": "splash", "gpu": "cudnn"}  # platform -> kernel; XLA where none is named
-
-
-def _platform(layout: Layout) -> str:
-  """Of the devices this is compiled for, which need not be those of the compiling process."""
-  return layout.mesh.devices.flat[0].platform
 
 
 def _on_each_device(function: Callable, layout: Layout, rows: int) -> Callable:

@@ -18,6 +18,7 @@ sampling, where slicing a stack at every token would copy all weights through me
 import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -82,9 +83,13 @@ class Linear(nn.Module):
     return checkpoint_name(product, "product")
 
   def _product(self, equation: str, x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """As a product of two matrices: where a gradient is a sum over two axes, B and T, XLA's CPU
-    backend turns whole activations around first, which takes longer than the product itself."""
+    """On a CPU as a product of two matrices: where a gradient is a sum over two axes, B and T, XLA
+    turns whole activations around first there, which takes longer than the product itself.
+    Elsewhere axes stay apart: devices split some of them."""
     formed_in = self.layout.arithmetic_dtype(self.dtype)
+    if self.layout.platform != "cpu":
+      product = jnp.einsum(equation, x, matrix.astype(self.dtype), preferred_element_type=formed_in)
+      return product.astype(self.dtype)
     letters, kernel, _ = re.split(",|->", equation)
     summed = [letters.index(letter) for letter in kernel if letter in letters]
     x = jnp.moveaxis(x, summed, range(-len(summed), 0))
@@ -191,18 +196,19 @@ class Block(nn.Module):
     c = self.config
     parts = (c, self.layout, self.dtype)
 
-    def norm(name):
-      return RMSNorm(c.hidden_size, c.rms_norm_eps, name=name)
+    def norm(name, x_BTD):
+      normal_BTD = RMSNorm(c.hidden_size, c.rms_norm_eps, name=name)(x_BTD)
+      return self.layout.constrain(normal_BTD, "batch", "length", None)
 
     x_BTD = checkpoint_name(x_BTD, "block_input")
     with jax.named_scope("attention"):
       attention = Attention(*parts, self.attention_kernel, name="attention")
-      normal = norm("attention_norm")(x_BTD)
-      mixed, cache = attention(normal, rotation, place_BT, start_B, cache)
-      x_BTD = x_BTD + mixed
+      normal_BTD = norm("attention_norm", x_BTD)
+      mixed, cache = attention(normal_BTD, rotation, place_BT, start_B, cache)
+      x_BTD = _constrain_between(self.layout, x_BTD + mixed)
     with jax.named_scope("feed_forward"):
-      x_BTD += FeedForward(*parts, name="feed_forward")(norm("feed_forward_norm")(x_BTD))
-    return self.layout.constrain(x_BTD, "batch", "length", None), cache
+      x_BTD += FeedForward(*parts, name="feed_forward")(norm("feed_forward_norm", x_BTD))
+    return _constrain_between(self.layout, x_BTD), cache
 
 
 # What of a block the backward pass finds again, as policies of jax.checkpoint.
@@ -294,12 +300,8 @@ class Qwen3(nn.Module):
     if valid_BT is not None:
       padding_B = jnp.argmax(valid_BT, axis=1)  # before the first token
       tokens_BT, positions_BT = (_turn(x, padding_B) for x in (tokens_BT, positions_BT))
-    # The table is gathered over fsdp before the look-up: looked up first, its rows would have to
-    # move from a split over D to a split over B, which XLA can only do by replicating them.
-    table_VD = self.layout.constrain(self.embedding, "vocab", None)
-    x_BTD = _look_up(table_VD, self.layout.constrain(tokens_BT, "batch", "length"))
-    x_BTD = x_BTD.astype(self.dtype)
-    x_BTD = self.layout.constrain(x_BTD, "batch", "length", None)
+    x_BTD = _look_up(self.layout, self.embedding, tokens_BT, self.dtype)
+    x_BTD = _constrain_between(self.layout, x_BTD)
     rotation = rotation_at(positions_BT, self.config.head_dim, self.config.rope_theta)
     place_BT = _places(positions_BT, cache)
     start_B = positions_BT[:, 0]
@@ -330,10 +332,40 @@ def vocabulary_table(config: Qwen3Config, params: Params) -> jax.Array:
   return params["embedding" if config.tie_word_embeddings else "head"]
 
 
-def _look_up(table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
-  """Rows of the table. Those of a bfloat16 table, which nothing is trained through, are taken as
-  bits: XLA's CPU backend would widen the whole table first."""
-  if table_VD.dtype != jnp.bfloat16:
+def _look_up(layout: Layout, table_VD: jax.Array, tokens_BT: jax.Array, dtype: jnp.dtype):
+  """Rows of the table, in the model's dtype.
+
+  Where the table is split over D, its devices look up the tokens of all of them in their columns,
+  and send rows, not the table, to each other; so do gradients come back.
+  """
+  if layout.mesh.size == 1 or len(tokens_BT) % layout.batch_shards:
+    # Rows that do not divide over the devices are looked up by all of them.
+    return _rows(layout, layout.constrain(table_VD, "vocab", None), tokens_BT).astype(dtype)
+  of_columns, of_ids = layout.spec("embed", "vocab")
+
+  def on_each_device(table_vd, tokens_bT):
+    if of_columns:
+      tokens_bT = jax.lax.all_gather(tokens_bT, of_columns, tiled=True)
+    place_bT = tokens_bT - len(table_vd) * jax.lax.axis_index(of_ids)
+    is_here_bT = (place_bT >= 0) & (place_bT < len(table_vd))
+    x_bTd = _rows(layout, table_vd, jnp.where(is_here_bT, place_bT, 0)).astype(dtype)
+    x_bTd = jax.lax.psum(jnp.where(is_here_bT[..., None], x_bTd, 0), of_ids)
+    if of_columns:
+      x_bTd = jax.lax.all_to_all(x_bTd, of_columns, split_axis=0, concat_axis=2, tiled=True)
+    return x_bTd
+
+  return jax.shard_map(
+    on_each_device,
+    mesh=layout.mesh,
+    in_specs=(layout.spec("vocab", "embed"), layout.spec("batch", None)),
+    out_specs=layout.spec("batch", None, None),
+  )(table_VD, tokens_BT)
+
+
+def _rows(layout: Layout, table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+  """Rows of a table that is here. Those of a bfloat16 table, which nothing is trained through, are
+  taken as bits where XLA would widen the whole table first: on a CPU."""
+  if table_VD.dtype != jnp.bfloat16 or layout.platform != "cpu":
     return table_VD[tokens_BT]
   bits_BTD = jax.lax.bitcast_convert_type(table_VD, jnp.uint16)[tokens_BT]
   return jax.lax.bitcast_convert_type(bits_BTD, jnp.bfloat16)
@@ -354,12 +386,17 @@ def rotate(x_BNTh: jax.Array, rotation: tuple[jax.Array, ...]) -> jax.Array:
   return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def split_layers(params: Params) -> Params:
-  """Stacked parameters to per-layer ones, for `scan_layers=False`. Do it once a sampling phase."""
+def layer_of(stacked: Params, i: int | jax.Array) -> Params:
+  return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stacked)
+
+
+def split_layers(params: Params, take: Callable[[Params, int], Params] = layer_of) -> Params:
+  """Stacked parameters to per-layer ones, for `scan_layers=False`. Do it once a sampling phase;
+  `take` gives a layer out of the stack."""
   stacked = params["layers"]
   count = jax.tree.leaves(stacked)[0].shape[0]
   rest = {name: value for name, value in params.items() if name != "layers"}
-  return rest | {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count)}
+  return rest | {f"layers_{i}": take(stacked, i) for i in range(count)}
 
 
 def empty_cache(
@@ -425,6 +462,14 @@ def _places(positions_BT: jax.Array, cache) -> jax.Array | None:
   if cache is None or jax.tree.leaves(cache)[0].shape[-2] == positions_BT.shape[1]:
     return None
   return positions_BT
+
+
+def _constrain_between(layout: Layout, x_BTD: jax.Array) -> jax.Array:
+  """Hidden states between attention and feed-forward, and between blocks, where the backward pass
+  keeps them: their tokens are split over the devices that share heads, which sum up their parts of
+  them there and gather them whole after the next norm (sequence parallelism, arXiv 2205.05198)."""
+  tokens = "sequence" if x_BTD.shape[1] % layout.mesh.shape["tensor"] == 0 else "length"
+  return layout.constrain(x_BTD, "batch", tokens, None)
 
 
 def _turn(x_BT: jax.Array, places_B: jax.Array) -> jax.Array:

@@ -37,6 +37,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
   # activations, caches, batches, the replay store
   "batch": ("data", "fsdp"),
   "length": None,
+  "sequence": "tensor",  # the length of what is computed a token at a time
   "microbatch": None,
 }
 
@@ -46,10 +47,13 @@ class Layout:
   """A mesh together with the table above; hashable, so a module may carry it."""
 
   mesh: Mesh
+  whole_weights: bool = False  # along fsdp: nothing is gathered when used
 
   def spec(self, *names: str | None) -> PartitionSpec:
     """Logical names, one an axis (None: not split), to mesh axes."""
     axes = tuple(RULES[name] if name is not None else None for name in names)
+    if self.whole_weights:
+      axes = tuple(None if axis == "fsdp" else axis for axis in axes)
     flat = [a for axis in axes if axis for a in ((axis,) if isinstance(axis, str) else axis)]
     if len(flat) != len(set(flat)):
       raise ValueError(f"axes {names} of one array map to the same mesh axis twice: {axes}")
@@ -64,11 +68,6 @@ class Layout:
     if self.mesh.size == 1:
       return x
     return jax.lax.with_sharding_constraint(x, self.sharding(*names))
-
-  def gathered(self, sharding: NamedSharding) -> NamedSharding:
-    """The same array whole along fsdp: what use would gather anyway, gathered once."""
-    spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
-    return NamedSharding(self.mesh, spec)
 
   @property
   def replicated(self) -> NamedSharding:
@@ -85,8 +84,12 @@ class Layout:
     """What products of matrices of `dtype` are formed in, and keys and values kept in. XLA's CPU
     backend multiplies bfloat16 into float32 ten times as fast as into bfloat16, and attends over a
     float32 cache faster; an accelerator rounds as it writes."""
-    on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-    return jnp.promote_types(dtype, jnp.float32) if on_cpu else dtype
+    return jnp.promote_types(dtype, jnp.float32) if self.platform == "cpu" else dtype
+
+  @property
+  def platform(self) -> str:
+    """Of the devices this is compiled for, which need not be those of the compiling process."""
+    return self.mesh.devices.flat[0].platform
 
   @property
   def batch_shards(self) -> int:

@@ -23,6 +23,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format
+from jax.experimental.layout import Layout as MemoryOrder
 
 from grpo_jax import distribution
 from grpo_jax.buckets import bucket
@@ -35,8 +37,10 @@ from grpo_jax.model.qwen3 import (
   Qwen3,
   abstract_params,
   empty_cache,
+  layer_of,
   split_layers,
 )
+from grpo_jax.model.sharding import Layout
 from grpo_jax.records import Finish, Samples
 
 
@@ -122,25 +126,34 @@ class Sampler:
       model: the trained module; sampling uses its unrolled twin.
       slots: B, rollouts decoded together; a multiple of the devices a batch is split over.
       burst: k, tokens between two looks of the host.
-      prefill: most prompts read together.
+      prefill: prompts read together; more where that gives some of the devices no prompt.
       gather_weights: hold the weights whole along fsdp while sampling, so that no token waits for
         them to be gathered; False where they do not fit.
     """
-    model = model.clone(scan_layers=False, remat="none")
-    if slots == 1 and model.dtype != model.layout.arithmetic_dtype(model.dtype):
+    layout = dataclasses.replace(model.layout, whole_weights=gather_weights)
+    model = model.clone(scan_layers=False, remat="none", layout=layout)
+    if slots == 1 and model.dtype != layout.arithmetic_dtype(model.dtype):
       slots = 2  # XLA's CPU backend has no fast product of one bfloat16 row with a matrix
-    self._slots, self._burst_tokens, self._prompts = slots, burst, prefill
-    # Slots are split over devices. Prompts, few at a time, are given to all; so is what a host says
-    # of slots before a burst and asks for after it: other hosts' devices are beyond its reach.
-    every, by_row = model.layout.replicated, model.layout.sharding("batch")
-    in_cache = model.layout.sharding("batch", "kv_heads")
+    self._slots, self._burst_tokens = slots, burst
+    self._shards = layout.batch_shards
+    self._prompts = prefill + -prefill % self._shards
+    # Slots and prompts are split over devices. What a host says of them before a program and asks
+    # for after it is given to all: other hosts' devices are beyond its reach.
+    every, by_row = layout.replicated, layout.sharding("batch")
+    in_cache = layout.sharding("batch", "kv_heads")
     in_slots = _Slots(in_cache, *[by_row] * 7)
-    in_prefill = _Prefilled(model.layout.sharding(None, "kv_heads"), every, every)
-    self.prepared = _prepared(model, gather_weights)
-    self.prepare = jax.jit(
-      functools.partial(_prepare, model),
-      out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.prepared),
+    in_prefill = _Prefilled(in_cache, by_row, by_row)
+    self.prepared = _prepared(model)
+    in_layer = jax.tree.map(lambda leaf: leaf.format, self.prepared["layers_0"])
+    in_rest = {
+      name: jax.tree.map(lambda leaf: leaf.format, leaf)
+      for name, leaf in self.prepared.items()
+      if not name.startswith("layers_")
+    }
+    self._prepare_layer = jax.jit(
+      functools.partial(_prepare_layer, model.dtype), out_shardings=in_layer
     )
+    self._prepare_rest = jax.jit(functools.partial(_cast, model.dtype), out_shardings=in_rest)
     self._prefill = jax.jit(
       functools.partial(_prefill, model),
       in_shardings=(None, every, every),
@@ -150,7 +163,7 @@ class Sampler:
       functools.partial(_empty, model, slots), static_argnums=0, out_shardings=in_slots
     )
     self._insert = jax.jit(
-      _insert,
+      functools.partial(_insert, layout),
       donate_argnums=0,
       in_shardings=(in_slots, in_prefill, every, every, every),
       out_shardings=in_slots,
@@ -168,6 +181,17 @@ class Sampler:
       out_shardings=(in_slots, every),
     )
 
+  def prepare(self, params: Params) -> Params:
+    """The weights as sampling uses them: per-layer, in the compute dtype, adapters merged. Made
+    layer by layer, one after the other, so that only one of them exists in between."""
+
+    def of_layer(stacked: Params, i: int) -> Params:
+      return jax.block_until_ready(self._prepare_layer(stacked, i))
+
+    rest = {name: leaf for name, leaf in params.items() if name != "layers"}
+    rest = jax.block_until_ready(self._prepare_rest(rest))
+    return split_layers(rest | {"layers": params["layers"]}, of_layer)
+
   def stream(
     self, prepared: Params, requests: Requests, how: Decoding, eos_ids_E: np.ndarray
   ) -> Iterator[Finished]:
@@ -180,7 +204,7 @@ class Sampler:
       how: temperature and filters.
       eos_ids_E: int32; any of these ends a rollout.
     """
-    queue = _Queue(requests, self._prompts)
+    queue = _Queue(requests, self._prompts, self._shards)
     rows: list[_Row | None] = [None] * self._slots
     slots, length, window, read = None, 0, None, None
     spoilt: set[int] = set()  # slots whose cache holds NaN
@@ -201,6 +225,31 @@ class Sampler:
       if ended:
         spoilt |= {slot for slot, row in ended.items() if row.finish == Finish.NONFINITE}
         yield _finished(ended.values())
+
+  def lower(
+    self, params: Params, how: Decoding, *, prompt_length: int, length: int
+  ) -> dict[str, jax.stages.Lowered]:
+    """The programs of sampling by name, from shapes alone: what they need can be asked without
+    taking it, on devices that need not be here.
+
+    Args:
+      params: what `prepare` takes, as shapes with shardings.
+      how: temperature and filters.
+      prompt_length: a window of prompts is padded to it.
+      length: of the cache.
+    """
+    int_of = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    prompts = int_of((self._prompts, prompt_length)), int_of((self._prompts,))
+    read = self._prefill.eval_shape(self.prepared, *prompts)
+    slots = self._empty.eval_shape(length)
+    of_slot = int_of((self._slots,))
+    keys_B2 = jax.eval_shape(jax.random.key_data, slots.keys_B)
+    return {
+      "prepare": self._prepare_layer.lower(params["layers"], 0),
+      "prefill": self._prefill.lower(self.prepared, *prompts),
+      "insert": self._insert.lower(slots, read, of_slot, of_slot, keys_B2),
+      "decode": self._burst.lower(self.prepared, slots, how, int_of((1,))),
+    }
 
   def compiled_programs(self) -> int:
     """How many programs sampling has compiled so far; new settings must not raise it."""
@@ -266,8 +315,8 @@ class _Queue:
   """Rollouts that wait, those of short prompts first, and the windows in which prompts are read:
   neighbours by length, so that little of a window is padding."""
 
-  def __init__(self, requests: Requests, window: int):
-    self._requests, self._window = requests, window
+  def __init__(self, requests: Requests, window: int, shards: int):
+    self._requests, self._window, self._shards = requests, window, shards
     used_N = np.unique(requests.prompt_of_R)
     length_N = np.array([len(requests.prompts[n]) for n in used_N])
     self._ordered = used_N[np.argsort(length_N, kind="stable")].tolist()
@@ -295,9 +344,9 @@ class _Queue:
 
   def prompts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """The window's prompts, padded to a bucket, and their lengths. A window that is not full is
-    filled up to a power of two."""
+    filled up to a power of two on each device."""
     prompts = self._in_window(index)
-    size = 1 << (len(prompts) - 1).bit_length()
+    size = self._shards << (-(-len(prompts) // self._shards) - 1).bit_length()
     return pad_prompts(prompts + prompts[:1] * (size - len(prompts)), self.padded_length(index))
 
   def padded_length(self, index: int) -> int:
@@ -351,18 +400,25 @@ def _finished(ended: Iterable[_Row]) -> Finished:
 # ------------------------------------------------------------------------- compiled programs
 
 
-def _prepared(model: Qwen3, gather_weights: bool) -> Params:
-  """Shapes, dtype and shardings of the weights as sampling uses them."""
-  gathered = model.layout.gathered if gather_weights else lambda sharding: sharding
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, model.dtype, sharding=gathered(leaf.sharding)),
-    abstract_params(model),
-  )
+def _prepared(model: Qwen3) -> Params:
+  """Shapes, dtype, shardings and memory order of the weights as sampling uses them."""
+
+  def of(path, leaf):
+    # A TPU multiplies by these matrices a head at a time. In rows of all heads, as training keeps
+    # them, they would be copied into that order at every burst.
+    by_head = model.layout.platform == "tpu" and leaf.ndim == 3 and path[-2].key != "out"
+    order = MemoryOrder((1, 0, 2)) if by_head else None
+    return jax.ShapeDtypeStruct(leaf.shape, model.dtype, sharding=Format(order, leaf.sharding))
+
+  return jax.tree_util.tree_map_with_path(of, abstract_params(model))
 
 
-def _prepare(model: Qwen3, params: Params) -> Params:
-  merged = merge_adapters(split_layers(params))
-  return jax.tree.map(lambda leaf: leaf.astype(model.dtype), merged)
+def _prepare_layer(dtype: jnp.dtype, stacked: Params, i: jax.Array) -> Params:
+  return _cast(dtype, merge_adapters(layer_of(stacked, i)))
+
+
+def _cast(dtype: jnp.dtype, params: Params) -> Params:
+  return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 @jax.named_scope("prefill")
@@ -393,7 +449,7 @@ def _empty(model: Qwen3, slots: int, length: int) -> _Slots:
 
 
 @jax.named_scope("insert")
-def _insert(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slots:
+def _insert(layout: Layout, slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slots:
   """Starts rollouts in the slots whose `source_B` names a prompt (-1: the slot goes on)."""
   fresh_B = source_B >= 0
   source_B = jnp.maximum(source_B, 0)
@@ -403,7 +459,9 @@ def _insert(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slo
 
   def copy(into_BKSh, from_nKPh):
     P = from_nKPh.shape[2]
-    start = choose(from_nKPh[source_B], into_BKSh[:, :, :P])
+    from_nKPh = layout.constrain(from_nKPh, None, "kv_heads", None, None)  # from all devices
+    # A TPU would fuse this with the writing of several layers at once, and copy their slots for it.
+    start = jax.lax.optimization_barrier(choose(from_nKPh[source_B], into_BKSh[:, :, :P]))
     return jax.lax.dynamic_update_slice(into_BKSh, start, (0, 0, 0, 0))
 
   return slots.replace(
