@@ -59,18 +59,13 @@ def read_outcome(folder: pathlib.Path) -> Outcome:
   """From the metrics of a run."""
   rows = read_metrics(folder / "metrics.jsonl")
   exams = [row for row in rows if "eval/accuracy" in row]
-  cost_E = {name: _column(exams, key) for name, key in COSTS.items()}
-  if profile := _profile(folder):
-    # The meter has these in its FLOPs, and apart from its rollouts and tokens.
-    cost_E["rollouts"] += profile["samples"] * len(profile["rights"])
-    cost_E["generated tokens"] += profile["generated_tokens"]
   k = max(int(name.rsplit("_", 1)[1]) for name in exams[0] if name.startswith("eval/pass_at_"))
   return Outcome(
     accuracy_E=_column(exams, "eval/accuracy"),
     pass_E=_column(exams, f"eval/pass_at_{k}"),
     k=k,
     length_E=_column(exams, "eval/length_mean"),
-    cost_E=cost_E,
+    cost_E={name: _column(exams, key) for name, key in COSTS.items()},
     reasons={name: _mean(_column(rows, key)) for name, key in REASONS.items()},
   )
 
@@ -168,13 +163,6 @@ def score_against(outcome: Outcome, reference: Outcome, constants: AesConstants)
     reference_length=reference.length_E[-1],
     constants=constants,
   )
-
-
-def _profile(folder: pathlib.Path) -> dict | None:
-  """What a run's problems were measured by before its first step."""
-  config = json.loads((folder / "config.json").read_text())
-  path = config.get("easy_to_hard", {}).get("profile")
-  return json.loads(pathlib.Path(path).read_text()) if path else None
 
 
 def _column(rows: Sequence[dict], key: str) -> np.ndarray:

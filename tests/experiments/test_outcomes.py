@@ -66,7 +66,6 @@ def test_a_run_is_read_at_its_exams(tmp_path):
     {"step": 2, "train/entropy": 0.7, "eval/accuracy": 0.4, "eval/pass_at_1": 0.4,
      "eval/pass_at_16": 0.5, "eval/length_mean": 6.0},
   ]  # fmt: skip
-  (tmp_path / "config.json").write_text("{}")
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row | cost) + "\n" for row in rows))
   found = outcomes.read_outcome(tmp_path)
   assert found.accuracy_E.tolist() == [0.1, 0.4]
@@ -75,12 +74,3 @@ def test_a_run_is_read_at_its_exams(tmp_path):
   assert found.reasons["entropy"] == pytest.approx(0.6)
   assert math.isnan(found.reasons["age of replayed"])
   assert found.cost_E["rollouts"].tolist() == [7, 7]
-
-  profile = {"samples": 8, "rights": [0, 3, 8], "generated_tokens": 100}
-  (tmp_path / "profile.json").write_text(json.dumps(profile))
-  config = {"easy_to_hard": {"profile": str(tmp_path / "profile.json")}}
-  (tmp_path / "config.json").write_text(json.dumps(config))
-  measured = outcomes.read_outcome(tmp_path)
-  assert measured.cost_E["rollouts"].tolist() == [31, 31]
-  assert measured.cost_E["generated tokens"].tolist() == [107, 107]
-  assert measured.cost_E["trained tokens"].tolist() == [7, 7]
