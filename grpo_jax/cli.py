@@ -1,5 +1,6 @@
 """How every command reads its flags and how it fails: one clear line and exit code 2."""
 
+import logging as logs
 import re
 import sys
 import traceback
@@ -20,6 +21,8 @@ def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
   """
   # Libraries log at length below errors; what a user should read, we print.
   logging.set_verbosity(logging.ERROR)
+  # Of a save that failed, asyncio would tell again, at length and after the last line.
+  logs.getLogger("asyncio").setLevel(logs.CRITICAL)
   try:
     main()
   except (UserError, flags.Error) as error:

@@ -200,7 +200,7 @@ def test_when_one_process_dies_the_others_end_and_say_so(tmp_path):
 def test_when_one_process_is_told_to_stop_all_save_and_leave(tmp_path):
   """They agree on the step: its checkpoint has the parts of both, and the metrics end with it."""
   changes = CHANGES | {"steps": 1000, "checkpoint.every": 500, "log.rollouts_every": 500}
-  with started(tmp_path, by_flags(2), 1, changes) as running:
+  with started(tmp_path, by_flags(2), 1, training(tmp_path, changes)) as running:
     metrics = tmp_path / "run/metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 2, running)
     running[1].terminate()
