@@ -127,7 +127,11 @@ def test_a_killed_sweep_goes_on_where_it_stopped(study, tmp_path, end):
   )
   arguments = [str(path), f"--runs={tmp_path / 'runs'}", "--only=other"]
   process = subprocess.Popen(
-    [sys.executable, "-c", program, *arguments], cwd=ROOT, start_new_session=True
+    [sys.executable, "-c", program, *arguments],
+    cwd=ROOT,
+    start_new_session=True,
+    # A shell in the background ignores SIGINT, and so would everything it starts.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   deadline = time.monotonic() + 60
   while not steps(tmp_path) and time.monotonic() < deadline:
