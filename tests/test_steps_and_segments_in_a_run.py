@@ -39,6 +39,7 @@ def of_steps(tmp_path, **changes):
   return config
 
 
+@pytest.mark.slow
 def test_next_steps_are_graded_and_a_run_cut_in_between_goes_on_bit_for_bit(tmp_path):
   straight, broken = tmp_path / "straight", tmp_path / "broken"
   train(of_steps(tmp_path), str(straight))

@@ -164,7 +164,7 @@ def test_any_checkpoint_can_be_exported_later(tmp_path):
       export_run(*bad)
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "math"])
+@pytest.mark.parametrize("task", ["gsm8k", pytest.param("math", marks=pytest.mark.slow)])
 def test_real_problems_with_the_real_tokenizer(tmp_path, shared, task):
   """A few true steps of the configs for real Qwen3 folders, on random weights."""
   module, training, held_out = {
