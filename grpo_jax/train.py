@@ -393,7 +393,8 @@ def introduce(config: ConfigDict, task: Task, parts: Parts, changes: Differences
       capacity=config.replay.capacity,
       max_age=config.replay.max_age,
     )
-    print(warning, end="\n" if warning else "")
+    if warning:
+      print(warning)
   print(memory_sentence(*memory(config, parts)))
 
 
