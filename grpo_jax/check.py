@@ -54,7 +54,7 @@ def check(config: ConfigDict) -> Layout:
     raise UserError(f"config.audit.rollouts is {config.audit.rollouts}; it must be 0 or above")
   if config.keep not in KEEP:
     raise UserError(f"config.keep is {config.keep!r}; known: {', '.join(KEEP)}")
-  for section in ("data", "more", "eval"):
+  for section in ("data", "more", "eval", "eval_more"):
     if config[section].ask not in ASK:
       raise UserError(f"config.{section}.ask is {config[section].ask!r}; known: {', '.join(ASK)}")
   if config.weigh not in WEIGH:

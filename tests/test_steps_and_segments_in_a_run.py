@@ -92,6 +92,7 @@ def test_a_judge_of_ones_own_is_asked_and_one_that_is_none_is_refused(tmp_path):
   ("changes", "named"),
   [
     ({"data.ask": "step"}, "config.data.ask is 'step'; known: answers, steps"),
+    ({"eval_more.ask": "step"}, "config.eval_more.ask is 'step'; known: answers, steps"),
     ({"reward.segment_judge": "judge"}, "names a function as package.module:name"),
     ({"keep": "mixed_groups", "keep_spread": -1.0}, "config.keep_spread is -1.0"),
     ({"keep": "everything", "keep_spread": 0.1}, "and 0 for 'everything'"),
