@@ -4,11 +4,10 @@
   python -m experiments.report experiments/steps_and_text.py --out=experiments/results
 
 SRL and RLPT, which experiments/which_trick.py cannot ask. The task is configs/worked_sums.py, whose
-files each run makes for its seed. All variants but `tailor` start from the same policy, which knows
-the three forms; whatever one is rewarded for, the answers of whole held-out sums are judged. The
-task, its constants and this rule were fixed by looking at plain GRPO, and at the start policy's
-rewards for a step and a sentence. Learning rates are one for all: those of the papers are for
-models of billions.
+files each run makes for its seed. All variants start from the same policy, which knows the three
+forms; whatever one is rewarded for, the answers of whole held-out sums are judged. The task, its
+constants and this rule were fixed by looking at plain GRPO, and at the start policy's rewards for a
+step and a sentence. Learning rates are one for all: those of the papers are for models of billions.
 """
 
 from experiments.study import Study, Variant
@@ -21,13 +20,8 @@ SUMS = {
   "eval.path": "{folder}/sums",
 }
 TEXTS = SUMS | {"data.path": "{folder}/sums/texts"}
-# Its supervised start reads the training problems' solutions too, at the start's own pace.
-TAILORED = SUMS | {
-  "warm_start.demonstrations": "{folder}/sums/with_solutions.jsonl",
-  "warm_start.epochs": 0.0,
-}
-# Whole problems join in the middle of the run, as many as there are steps or sentences (about), so
-# that from then on half of what is asked is of either kind.
+# Whole sums join in the middle of the run, as many as there are steps or sentences: from then on
+# half of what is asked is of either kind.
 THEN_BOTH = {"stages.switch": "share", "more.source": "jsonl", "more.path": "{folder}/sums"}
 
 STUDY = Study(
@@ -49,11 +43,6 @@ STUDY = Study(
       "grpo": Variant("grpo", SUMS, MAKE, about="reward for the answer of a whole sum"),
       "filter": Variant(
         "grpo", SUMS | {"keep": "mixed_groups"}, MAKE, about="groups with a signal alone, as in SRL"
-      ),
-    },
-    "Another start": {
-      "tailor": Variant(
-        "tailor", TAILORED, MAKE, about="its start has read what SRL and RLPT are rewarded by"
       ),
     },
     "Parts": {

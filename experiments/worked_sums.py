@@ -14,10 +14,9 @@ four words is one too many, and no half of a line passes without its number. Wri
 folder that --out names:
 
   train.jsonl, test.jsonl  problems with solutions and answers
-  texts/train.jsonl        the same training problems and solutions as plain text
+  texts/                   the same two as plain text: problem and solution, a document each
   demonstrations.jsonl     prompts of all three kinds (the answer, the next step, the next sentence)
                            with what to write, from sums of their own; some totals are wrong
-  with_solutions.jsonl     these, and the whole solutions of the training problems
   tokenizer/               a token for each digit and for each text between digits
 
 Everything is derived from sha256 and the config's seed. Which of the three sets a sum is in depends
@@ -122,8 +121,8 @@ def write(out: pathlib.Path, seed: int) -> None:
     "train": map(_problem, training),
     "test": map(_problem, held_out),
     "texts/train": ({"text": as_text(problem)} for problem in training),
+    "texts/test": ({"text": as_text(problem)} for problem in held_out),
     "demonstrations": map(_demonstration, shown),
-    "with_solutions": map(_demonstration, [*shown, *training]),
   }
   for name, its in rows.items():
     text = "".join(json.dumps(row) + "\n" for row in its)
