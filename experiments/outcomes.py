@@ -53,6 +53,7 @@ class Outcome:
   length_E: np.ndarray  # tokens of an answer
   cost_E: Mapping[str, np.ndarray]  # by the names of COSTS, profiling included
   reasons: Mapping[str, float]  # by the names of REASONS; NaN where a run has no such number
+  more_E: np.ndarray | None = None  # accuracy on config.eval_more; None: nothing is held out there
 
 
 def read_outcome(folder: pathlib.Path) -> Outcome:
@@ -67,6 +68,7 @@ def read_outcome(folder: pathlib.Path) -> Outcome:
     length_E=_column(exams, "eval/length_mean"),
     cost_E={name: _column(exams, key) for name, key in COSTS.items()},
     reasons={name: _mean(_column(rows, key)) for name, key in REASONS.items()},
+    more_E=_column(exams, "eval_more/accuracy") if "eval_more/accuracy" in exams[0] else None,
   )
 
 

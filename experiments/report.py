@@ -99,6 +99,12 @@ class Report:
   def pass_at_budget(self, outcome: Outcome) -> float:
     return at_cost(outcome, outcome.pass_E, self.budget)
 
+  def more_at_budget(self, outcome: Outcome) -> float:
+    return at_cost(outcome, outcome.more_E, self.budget)
+
+  def both_at_budget(self, outcome: Outcome) -> float:
+    return (self.at_budget(outcome) + self.more_at_budget(outcome)) / 2
+
   def mean_to_budget(self, outcome: Outcome) -> float:
     return mean_to_cost(outcome, self.budget)
 
@@ -155,6 +161,24 @@ def main_table(report: Report) -> Table:
     p = f"{_p(at[name].p)} ({_p(adjusted[name])})"
     aes = f"{statistics.fmean(scored):+.2f}" if scored else "-"
     return [*cells, _paired(at[name]), p, _paired(along[name]), aes, str(len(scores))]
+
+  return head, _by_family(report, row)
+
+
+def more_table(report: Report) -> Table:
+  """Accuracy on the other held-out set, config.eval_more, and the mean of it and the first."""
+  measures = {"of the other": report.more_at_budget, "mean of both": report.both_at_budget}
+  found = {name: report.differences(measure) for name, measure in measures.items()}
+  head = ["variant"]
+  for name in measures:
+    head += [f"accuracy, {name}", f"difference from {report.baseline}"]
+
+  def row(name: str) -> list[str]:
+    cells = [name]
+    for its, measure in measures.items():
+      cells.append(_interval([100 * v for v in report.values(name, measure).values()]))
+      cells.append("" if name == report.baseline else _paired(found[its][name]))
+    return cells
 
   return head, _by_family(report, row)
 
@@ -274,8 +298,11 @@ def markdown(report: Report) -> str:
 
 
 def tables(report: Report) -> dict[str, Table]:
-  return {
-    f"Accuracy after {human_count(report.budget)} rollouts": main_table(report),
+  after = f"after {human_count(report.budget)} rollouts"
+  found = {f"Accuracy {after}": main_table(report)}
+  if all(o.more_E is not None for runs in report.outcomes.values() for o in runs.values()):
+    found[f"The other held-out problems {after}"] = more_table(report)
+  return found | {
     "Cost": cost_table(report),
     "Why: means over a run's steps": reason_table(report),
   }
@@ -304,6 +331,7 @@ def numbers(report: Report) -> str:
         "accuracy": outcome.accuracy_E.tolist(),
         f"pass@{outcome.k}": outcome.pass_E.tolist(),
         "length": outcome.length_E.tolist(),
+        **({} if outcome.more_E is None else {"accuracy, other": outcome.more_E.tolist()}),
         **{cost: spent_E.tolist() for cost, spent_E in outcome.cost_E.items()},
       }
       for seed, outcome in sorted(outcomes.items())
