@@ -3,8 +3,9 @@
   python -m experiments.sums_and_programs --config=configs/columns.py:seed=0 --out=FILE.jsonl
 
 A line a demonstration, {"prompt", "solution"}, of both kinds in turn and with the levels of the
-config's problems. In both some digits are wrong: in sums those of `data.arithmetic.with_mistakes`,
-in programs digits that were to be copied. Everything is derived from the config's seed.
+config's problems, from the same split. In both something is wrong: in sums what
+`data.arithmetic.with_mistakes` makes wrong, in programs digits that were to be copied. Everything
+is derived from the config's seed.
 """
 
 import json

@@ -7,7 +7,7 @@ The task is configs/columns.py, fixed by looking at plain GRPO alone. Constants 
 steps of runs longer than this one's 60 are scaled to it here, once, before the first run of any
 method but GRPO; every other constant is its row's in configs/methods.py. SRL and RLPT ask for
 something else, next steps and next sentences, for which this task has no words: they are in
-experiments/steps_and_text.py.
+experiments/steps_and_text.py. What SRPO's stages buy is asked in experiments/two_stages.py.
 """
 
 from experiments.study import Study, Variant

@@ -63,6 +63,22 @@ class Tags(html.parser.HTMLParser):
     self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v[0] != "#"]
 
 
+def test_the_other_held_out_set_has_a_table_where_all_runs_have_one(runs):
+  def written() -> str:
+    report.main([str(runs / "small.py"), f"--runs={runs / 'runs'}", f"--out={runs / 'out'}"])
+    return (runs / "out/small.md").read_text()
+
+  assert "other held-out" not in written()
+  for file in (runs / "runs").glob("*/*/metrics.jsonl"):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    more = 0.2 if file.parent.parent.name == "b" else 0.4
+    file.write_text("".join(json.dumps(row | {"eval_more/accuracy": more}) + "\n" for row in rows))
+  table = written().partition("## The other held-out problems after 200 rollouts")[2]
+  row = next(line for line in table.splitlines() if line.startswith("| b |"))
+  assert row.split(" | ")[1:3] == ["20.0 (20.0 to 20.0)", "-20.0 (-20.0 to -20.0)"]
+  assert row.split(" | ")[4].startswith("-5.0 (")  # of the mean: ten points more, and twenty less
+
+
 def test_a_study_becomes_a_page_a_table_and_a_picture(runs):
   report.main([str(runs / "small.py"), f"--runs={runs / 'runs'}", f"--out={runs / 'out'}"])
   page, table = (runs / "out/small.html").read_text(), (runs / "out/small.md").read_text()
