@@ -159,7 +159,8 @@ def main_table(report: Report) -> Table:
       if seed in reference
     ]
     p = f"{_p(at[name].p)} ({_p(adjusted[name])})"
-    aes = f"{statistics.fmean(scored):+.2f}" if scored else "-"
+    score = statistics.fmean(scored) if scored else math.nan
+    aes = "-" if math.isnan(score) else f"{score:+.2f}"
     return [*cells, _paired(at[name]), p, _paired(along[name]), aes, str(len(scores))]
 
   return head, _by_family(report, row)
@@ -269,7 +270,8 @@ def method_notes(report: Report) -> list[str]:
     "The mean over the run is accuracy averaged over rollouts from 0 to the budget: how early a "
     "variant is good.",
     f"AES (O1-Pruner) against {report.baseline} at the end of the run, alpha {CONSTANTS.alpha:g}, "
-    f"beta {CONSTANTS.beta:g}, gamma {CONSTANTS.gamma:g}; mean over seeds.",
+    f"beta {CONSTANTS.beta:g}, gamma {CONSTANTS.gamma:g}; mean over seeds "
+    "(-: a reference that is never right has none).",
     f"Rollouts to {report.baseline}'s end: to the accuracy with which it ended at the same seed, "
     "as a share of all it took; a lucky exam on the way counts.",
     f"Cost to {report.target:.0%} and to that end: median over seeds, a seed that never got there "

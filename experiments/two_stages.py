@@ -53,7 +53,7 @@ STUDY = Study(
     "Otherwise no difference is claimed."
   ),
   config="configs/columns.py",
-  seeds=(0, 1, 2),
+  seeds=(0, 1, 2, 3, 4),
   target=0.6,
   baseline="srpo, one stage",
   families={
