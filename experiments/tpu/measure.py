@@ -108,12 +108,16 @@ def compiled(name: str, lowered: jax.stages.Lowered) -> dict:
   seconds = time.perf_counter() - started
   seen = program.memory_analysis()
   print(f"  {name}: {seconds:.0f} s", flush=True)
+  arguments, code = seen.argument_size_in_bytes, seen.generated_code_size_in_bytes
+  results = seen.output_size_in_bytes - seen.alias_size_in_bytes
   return {
     "seconds": seconds,
-    "arguments": seen.argument_size_in_bytes,
-    "results": seen.output_size_in_bytes - seen.alias_size_in_bytes,
-    "temporaries": seen.temp_size_in_bytes,
-    "code": seen.generated_code_size_in_bytes,
+    "arguments": arguments,
+    "results": results,
+    "code": code,
+    # Not temp_size_in_bytes, which adds up what never lives together: by it programs would not fit
+    # that the compiler, which refuses what does not, lets through.
+    "temporaries": seen.peak_memory_in_bytes - arguments - results - code,
     "collectives": [
       dataclasses.asdict(found) for found in summed(collectives(program.as_text()))
     ],

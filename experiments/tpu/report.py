@@ -12,11 +12,13 @@ from experiments.tpu.cases import GIB, USABLE, Case
 
 MIB = 2**20
 
-# What is on a chip while a program runs, and is not among its arguments.
+# What is on a chip while a program runs, and is not among its arguments; of INSERT's, which are a
+# layer's, all layers.
+INSERT = "insert"
 WAITING = {
   "prepare": ("optimizer", "replay store", "sampling weights"),
   "prefill": ("parameters", "optimizer", "replay store", "slots", "prompts"),
-  "insert": ("parameters", "optimizer", "replay store", "sampling weights"),
+  INSERT: ("parameters", "optimizer", "replay store", "sampling weights", "slots", "prompts"),
   "decode": ("parameters", "optimizer", "replay store", "prompts"),
   "replay add": ("parameters", "optimizer", "sampling weights"),
   "replay draw": ("parameters", "optimizer", "sampling weights"),
@@ -78,16 +80,18 @@ def fullest(result: dict) -> tuple[float, str]:
   compiler found no room for a program alone."""
   programs, sizes = result["programs"], all_sizes(result)
   moments = [
-    (own_bytes(program) + sum(sizes[waiting] for waiting in WAITING[name]), name)
+    (own_bytes(name, program) + sum(sizes[waiting] for waiting in WAITING[name]), name)
     for name, program in programs.items()
   ]
   return max(moments)
 
 
-def own_bytes(program: dict) -> float:
+def own_bytes(name: str, program: dict) -> float:
+  """Those that are not waiting."""
   if "too_large" in program:
     return float("inf")
-  return sum(program[part] for part in ("arguments", "results", "temporaries", "code"))
+  arguments = program["arguments"] if name != INSERT else 0
+  return arguments + sum(program[part] for part in ("results", "temporaries", "code"))
 
 
 def all_sizes(result: dict) -> dict[str, float]:

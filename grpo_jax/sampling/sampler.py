@@ -136,6 +136,7 @@ class Sampler:
       slots = 2  # XLA's CPU backend has no fast product of one bfloat16 row with a matrix
     self._slots, self._burst_tokens = slots, burst
     self._shards = layout.batch_shards
+    self._simulated = layout.platform == "cpu" and layout.mesh.size > 1
     self._prompts = prefill + -prefill % self._shards
     # Slots and prompts are split over devices. What a host says of them before a program and asks
     # for after it is given to all: other hosts' devices are beyond its reach.
@@ -164,6 +165,12 @@ class Sampler:
     )
     self._insert = jax.jit(
       functools.partial(_insert, layout),
+      donate_argnums=0,
+      in_shardings=(in_cache, in_cache, every),
+      out_shardings=in_cache,
+    )
+    self._start = jax.jit(
+      _start,
       donate_argnums=0,
       in_shardings=(in_slots, in_prefill, every, every, every),
       out_shardings=in_slots,
@@ -219,7 +226,7 @@ class Sampler:
           slots, spoilt = self._clear(slots), spoilt - set(seats)
         if index != window:
           window, read = index, self._prefill(prepared, *queue.prompts(index))
-        slots = self._insert(slots, read, *queue.newcomers(index, seats, rows))
+        slots = self._seated(slots, read, *queue.newcomers(index, seats, rows))
       slots, seen = self._burst(prepared, slots, how, eos_ids_E)
       ended = _advance_rows(rows, jax.device_get(seen))
       if ended:
@@ -242,18 +249,18 @@ class Sampler:
     prompts = int_of((self._prompts, prompt_length)), int_of((self._prompts,))
     read = self._prefill.eval_shape(self.prepared, *prompts)
     slots = self._empty.eval_shape(length)
-    of_slot = int_of((self._slots,))
-    keys_B2 = jax.eval_shape(jax.random.key_data, slots.keys_B)
     return {
       "prepare": self._prepare_layer.lower(params["layers"], 0),
       "prefill": self._prefill.lower(self.prepared, *prompts),
-      "insert": self._insert.lower(slots, read, of_slot, of_slot, keys_B2),
+      "insert": self._insert.lower(slots.cache[0], read.cache[0], int_of((self._slots,))),
       "decode": self._burst.lower(self.prepared, slots, how, int_of((1,))),
     }
 
   def compiled_programs(self) -> int:
     """How many programs sampling has compiled so far; new settings must not raise it."""
-    programs = (self._prefill, self._empty, self._insert, self._resize, self._clear, self._burst)
+    programs = (
+      self._prefill, self._empty, self._insert, self._start, self._resize, self._clear, self._burst
+    )  # fmt: skip
     return sum(program._cache_size() for program in programs)
 
   def _resized(self, slots: _Slots | None, length: int) -> _Slots:
@@ -264,6 +271,17 @@ class Sampler:
     layers, slots = list(slots.cache), slots.replace(cache=())
     for i in range(len(layers)):
       layers[i] = self._resize(layers[i], length)
+    return slots.replace(cache=tuple(layers))
+
+  def _seated(self, slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slots:
+    """Starts rollouts in the slots whose `source_B` names a prompt (-1: the slot goes on)."""
+    # Layer by layer: a device holds all prompts of one of them, not of all.
+    layers, slots = list(slots.cache), slots.replace(cache=())
+    for i, prompts in enumerate(read.cache):
+      layers[i] = self._insert(layers[i], prompts, source_B)
+      if self._simulated:  # programs queued up there may each hold some of their threads
+        jax.block_until_ready(layers[i])
+    slots = self._start(slots, read.replace(cache=()), source_B, limit_B, keys_B2)
     return slots.replace(cache=tuple(layers))
 
 
@@ -449,31 +467,36 @@ def _empty(model: Qwen3, slots: int, length: int) -> _Slots:
 
 
 @jax.named_scope("insert")
-def _insert(layout: Layout, slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slots:
-  """Starts rollouts in the slots whose `source_B` names a prompt (-1: the slot goes on)."""
-  fresh_B = source_B >= 0
-  source_B = jnp.maximum(source_B, 0)
-
-  def choose(new, old):
-    return jnp.where(fresh_B.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+def _insert(layout: Layout, into: LayerCache, prompts: LayerCache, source_B) -> LayerCache:
+  """Puts the prompt that `source_B` names into the front of each slot (-1: the slot goes on)."""
 
   def copy(into_BKSh, from_nKPh):
     P = from_nKPh.shape[2]
     from_nKPh = layout.constrain(from_nKPh, None, "kv_heads", None, None)  # from all devices
-    # A TPU would fuse this with the writing of several layers at once, and copy their slots for it.
-    start = jax.lax.optimization_barrier(choose(from_nKPh[source_B], into_BKSh[:, :, :P]))
-    return jax.lax.dynamic_update_slice(into_BKSh, start, (0, 0, 0, 0))
+    start_BKPh = _chosen(source_B, from_nKPh, into_BKSh[:, :, :P])
+    return jax.lax.dynamic_update_slice(into_BKSh, start_BKPh, (0, 0, 0, 0))
 
+  return jax.tree.map(copy, into, prompts)
+
+
+def _start(slots: _Slots, read: _Prefilled, source_B, limit_B, keys_B2) -> _Slots:
+  """All else of a slot that starts with a prompt."""
+  fresh_B = source_B >= 0
   return slots.replace(
-    cache=jax.tree.map(copy, slots.cache, read.cache),
-    hidden_BD=choose(read.hidden_nD[source_B], slots.hidden_BD),
-    position_B=choose(read.length_n[source_B], slots.position_B),
-    count_B=choose(0, slots.count_B),
-    limit_B=choose(limit_B, slots.limit_B),
+    hidden_BD=_chosen(source_B, read.hidden_nD, slots.hidden_BD),
+    position_B=_chosen(source_B, read.length_n, slots.position_B),
+    count_B=jnp.where(fresh_B, 0, slots.count_B),
+    limit_B=jnp.where(fresh_B, limit_B, slots.limit_B),
     keys_B=jnp.where(fresh_B, jax.random.wrap_key_data(keys_B2), slots.keys_B),
-    done_B=choose(limit_B < 1, slots.done_B),
-    finish_B=choose(Finish.LENGTH, slots.finish_B),
+    done_B=jnp.where(fresh_B, limit_B < 1, slots.done_B),
+    finish_B=jnp.where(fresh_B, Finish.LENGTH, slots.finish_B),
   )
+
+
+def _chosen(source_B: jax.Array, new_n: jax.Array, old_B: jax.Array) -> jax.Array:
+  """Of each slot the new row it names, or the old one where it names none."""
+  fresh_B = (source_B >= 0).reshape(-1, *[1] * (old_B.ndim - 1))
+  return jnp.where(fresh_B, new_n[jnp.maximum(source_B, 0)], old_B)
 
 
 def _resize(layer: LayerCache, length: int) -> LayerCache:

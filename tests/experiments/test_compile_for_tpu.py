@@ -113,6 +113,12 @@ def test_a_chip_is_fullest_where_arguments_and_what_waits_are_most():
   assert report.all_sizes(found)["slots"] == 8 * GIB
 
 
+def test_prompts_go_into_slots_a_layer_at_a_time_while_all_layers_wait():
+  found = result(program(arguments=9 * GIB))
+  found["programs"]["insert"] = program(arguments=GIB, temporaries=3 * GIB)
+  assert report.fullest(found) == (15 * GIB, "insert")
+
+
 def test_a_program_without_room_does_not_fit_anywhere():
   found = result({"too_large": "RESOURCE_EXHAUSTED"})
   row = report.fits_row(CASES[0], found)
