@@ -80,8 +80,9 @@ def add_gradients(
 
   def add(i, total):
     grads, sums = total
-    part, scale_B = _take((batch, scale_R), pack.rows_nB[i], pack.length, objective.model.layout)
-    loss = lambda params: _loss(objective, params, reference, part, scale_B, how)
+    index_B = pack.rows_nSb[i].reshape(-1)
+    part, scale_B = _take((batch, scale_R), index_B, pack.length, objective.model.layout)
+    loss = lambda params: _loss(objective, params, reference, part, scale_B, how, pack.line)
     _, pull_back, new_sums = jax.vjp(loss, params, has_aux=True)
     if objective.lora:  # few numbers, and of a form that jax 0.10.2 cannot write into a sum
       grads = jax.tree.map(jnp.add, grads, pull_back(jnp.float32(1))[0])
@@ -106,9 +107,9 @@ def add_log_probs(
   """Writes the log-probs of one bucket's rows to their places."""
 
   def write(i, logp_RT):
-    index_B = pack.rows_nB[i]
+    index_B = pack.rows_nSb[i].reshape(-1)
     samples = _take(batch.rollouts.samples, index_B, pack.length, model.layout)
-    logp_BL, _ = sample_log_probs(model, params, samples, how)
+    logp_BL, _ = sample_log_probs(model, params, samples, how, pack.line)
     return logp_RT.at[index_B, : pack.length].set(logp_BL, mode="drop")
 
   return jax.lax.fori_loop(0, pack.count, write, logp_RT)
@@ -135,11 +136,11 @@ def _take(rows, index_B: jax.Array, length: int, layout: Layout):
 
 
 def _loss(
-  objective: Objective, params, reference, batch: Batch, scale_B, how
+  objective: Objective, params, reference, batch: Batch, scale_B, how, line: int
 ) -> tuple[jax.Array, tally.Sums]:
   """This microbatch's part of the loss, and sums for the metrics."""
   policy = policy_params(params, reference, objective.lora)
-  tokens = _tokens(objective.model, objective.surrogate, policy, reference, batch, how)
+  tokens = _tokens(objective.model, objective.surrogate, policy, reference, batch, how, line)
   tokens, poisoned_B = drop_poisoned_tokens(tokens)
   loss_BT, facts_BT = token_losses(objective.surrogate, tokens)
   loss_B = scale_B * masked_sum(loss_BT, tokens.mask_BT, axis=1)
@@ -149,15 +150,17 @@ def _loss(
   return jnp.sum(loss_B), sums
 
 
-def _tokens(model, surrogate: Surrogate, params, reference, batch: Batch, how) -> Tokens:
+def _tokens(
+  model, surrogate: Surrogate, params, reference, batch: Batch, how, line: int
+) -> Tokens:
   """What the loss sees of these rows; rows of weight 0 are off the mask."""
   rows = batch.rollouts
-  logp_BT, entropy_BT = sample_log_probs(model, params, rows.samples, how)
+  logp_BT, entropy_BT = sample_log_probs(model, params, rows.samples, how, line)
   fixed_BT = jax.lax.stop_gradient(logp_BT)
   behaviour_BT = rows.samples.behaviour_logp_RT
   reference_BT = fixed_BT
   if surrogate.kl_coef:
-    reference_BT, _ = sample_log_probs(model, reference, rows.samples, how)
+    reference_BT, _ = sample_log_probs(model, reference, rows.samples, how, line)
   anchor_BT = behaviour_BT
   if surrogate.anchor != "behaviour":
     anchor_BT = fixed_BT if batch.anchor_RT is None else batch.anchor_RT

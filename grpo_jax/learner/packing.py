@@ -1,29 +1,33 @@
 """Which rows are trained on together? Planned on the host from the rows' lengths, in numpy.
 
-An optimizer step's rows are sorted by length and cut into microbatches: as many rows as the token
-budget holds at the length of the longest of them, rounded up to a bucket. So a microbatch costs
-about the same whatever its rows' lengths are, almost none of it is padding, and each bucket has one
-shape, to be compiled once.
+An optimizer step's rows are dealt to as few microbatches as the token budget allows, the longest
+first. Those of one device lie end to end in a line (model/lines.py) that is, but for rounding, as
+long as they are: almost nothing is padding. Attention alone pays for rows padded to a bucket, which
+is why rows of about the same length stand together. All sizes are rounded to few: each combination
+is compiled once.
 """
+
+import bisect
 
 import flax.struct
 import numpy as np
 
-from grpo_jax.buckets import bucket
+from grpo_jax.buckets import bucket, fine_bucket
 
 
 @flax.struct.dataclass
 class Pack:
   """The microbatches of one bucket. R rows in all; index R stands where a place is free."""
 
-  rows_nB: np.ndarray  # int32; n microbatches are as many as there could ever be
+  rows_nSb: np.ndarray  # int32, S devices; n microbatches are as many as there could ever be
   count: int  # microbatches in use
   length: int = flax.struct.field(pytree_node=False)  # L, tokens a row is cut or padded to
+  line: int = flax.struct.field(pytree_node=False)  # N, tokens of a device's rows, end to end
 
   @property
   def tokens(self) -> int:
     """Trained on or not."""
-    return self.count * self.rows_nB.shape[1] * self.length
+    return self.count * self.rows_nSb.shape[1] * self.line
 
 
 def schedule(
@@ -47,29 +51,26 @@ def schedule(
 def pack(
   rows: np.ndarray, length_R: np.ndarray, *, longest: int, tokens: int, shards: int
 ) -> list[Pack]:
-  """Cuts rows into microbatches, the longest rows first.
-
-  A microbatch is filled up with rows of shorter buckets before one of a shorter bucket is begun:
-  only the very last one has free places.
+  """Deals rows to microbatches, the longest rows first.
 
   Args:
     rows: indices into `length_R`, without repetition.
-    length_R: tokens of each row, prompt and completion.
+    length_R: tokens of each row, prompt and completion; at least one.
     longest: tokens a row can have; no bucket is longer.
-    tokens: budget of one microbatch on one device.
+    tokens: budget of one microbatch on one device; a longer row has a line of its own.
     shards: devices that split a microbatch's rows; each gets as many long rows as the next.
 
   Returns:
     One Pack a bucket in use, the longest first.
   """
-  left = rows[np.argsort(-length_R[rows], kind="stable")]
-  of_length: dict[int, list[np.ndarray]] = {}
-  while len(left):
-    length = min(bucket(int(length_R[left[0]])), longest)
-    size = shards * rows_within(tokens, length)
-    of_length.setdefault(length, []).append(_deal(left[:size], size, shards, len(length_R)))
-    left = left[size:]
-  return [_stacked(length, parts, len(length_R)) for length, parts in of_length.items()]
+  left = rows[np.argsort(length_R[rows], kind="stable")].tolist()
+  of_length: dict[int, list[list[list[int]]]] = {}
+  while left:
+    length = min(bucket(int(length_R[left[-1]])), longest)
+    of_length.setdefault(length, []).append(_deal(left, length_R, length, tokens, shards))
+  return [
+    _stacked(parts, length_R, length, max(tokens, length)) for length, parts in of_length.items()
+  ]
 
 
 def rows_within(tokens: int, length: int) -> int:
@@ -77,15 +78,42 @@ def rows_within(tokens: int, length: int) -> int:
   return max(1, tokens // length)
 
 
-def _deal(rows: np.ndarray, size: int, shards: int, nobody: int) -> np.ndarray:
-  """`size` places; neighbours by length go to different devices."""
-  places = np.full(size, nobody, np.int32)
-  places[: len(rows)] = rows
-  return places.reshape(-1, shards).T.reshape(-1)
+def _deal(
+  left: list[int], length_R: np.ndarray, length: int, tokens: int, shards: int
+) -> list[list[int]]:
+  """Takes a microbatch out of `left`, rows sorted by length: those of each device.
+
+  Lines take turns, and each time the longest row that fits, until they hold their share: as many
+  tokens as makes all microbatches to come about as full. Padded to `length`, for attention, a
+  line's rows are at most twice the budget.
+  """
+  total = int(length_R[left].sum())
+  share = total / (shards * -(-total // (shards * tokens)))
+  most = rows_within(2 * tokens, length)
+  lines: list[list[int]] = [[] for _ in range(shards)]
+  used_S = np.zeros(shards, int)
+  growing = list(range(shards))
+  while growing:
+    for s in tuple(growing):
+      fitting = bisect.bisect(left, max(tokens, length) - used_S[s], key=length_R.__getitem__)
+      if fitting and used_S[s] < share and len(lines[s]) < most:
+        lines[s].append(left.pop(fitting - 1))
+        used_S[s] += length_R[lines[s][-1]]
+      else:
+        growing.remove(s)
+  return lines
 
 
-def _stacked(length: int, parts: list[np.ndarray], nobody: int) -> Pack:
-  size = len(parts[0])
-  rows_nB = np.full((-(-nobody // size), size), nobody, np.int32)
-  rows_nB[: len(parts)] = parts
-  return Pack(rows_nB, len(parts), length)
+def _stacked(
+  parts: list[list[list[int]]], length_R: np.ndarray, length: int, most: int
+) -> Pack:
+  """Microbatches in one shape, that of the fullest lines; these have at most `most` tokens."""
+  nobody, shards = len(length_R), len(parts[0])
+  lines = [line for lines in parts for line in lines]
+  rows = fine_bucket(max(map(len, lines)))
+  tokens = fine_bucket(max(int(length_R[line].sum()) for line in lines))
+  rows_nSb = np.full((-(-nobody // shards), shards, rows), nobody, np.int32)
+  for i, lines in enumerate(parts):
+    for s, line in enumerate(lines):
+      rows_nSb[i, s, : len(line)] = line
+  return Pack(rows_nSb, len(parts), length, min(tokens, most, rows * length))

@@ -33,11 +33,13 @@ class PromptPerplexity:
     self._layout, self._longest, self._tokens = model.layout, longest, microbatch_tokens
     self._how = decoding(1.0, 0, 1.0, num_ids)
 
-    def of_rows(params: Params, samples: Samples, how) -> jax.Array:
-      logp_BT, _ = sample_log_probs(model, params, samples, how)
+    def of_rows(params: Params, samples: Samples, how, line: int) -> jax.Array:
+      logp_BT, _ = sample_log_probs(model, params, samples, how, line)
       return jnp.exp(-logp_BT.sum(axis=1) / jnp.maximum(samples.completion_len_R, 1))
 
-    self._of_rows = jax.jit(of_rows, out_shardings=model.layout.replicated)
+    self._of_rows = jax.jit(
+      of_rows, static_argnames="line", out_shardings=model.layout.replicated
+    )
 
   def __call__(self, params: Params, prompts: Sequence[Sequence[int]]) -> np.ndarray:
     """float64 [N]."""
@@ -51,9 +53,9 @@ class PromptPerplexity:
     )
     perplexity_N = np.zeros(len(prompts))
     for part in packs:
-      for row_B in part.rows_nB[: part.count]:
+      for row_B in part.rows_nSb[: part.count].reshape(part.count, -1):
         samples = self._layout.split_rows(_all_but_the_first(prompts, row_B, part.length))
-        of_row_B = jax.block_until_ready(self._of_rows(params, samples, self._how))
+        of_row_B = jax.block_until_ready(self._of_rows(params, samples, self._how, part.line))
         taken_B = row_B < len(prompts)
         perplexity_N[row_B[taken_B]] = np.asarray(of_row_B)[taken_B]
     return perplexity_N

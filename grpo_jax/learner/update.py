@@ -1,8 +1,8 @@
 """One step of learning from fresh and replayed rollouts: one optimizer step, or several.
 
 The rows that learn are dealt to optimizer steps and cut into microbatches on the host, from their
-lengths alone; their tokens stay on the devices. One program a bucket of lengths adds up gradients,
-one applies them. How many rows there are and how long they are is data: nothing compiles twice.
+lengths alone; their tokens stay on the devices. A program for each shape of microbatches, of which
+there are few, adds up gradients, one applies them. Which rows learn is data.
 
 Each program is waited for, all of its outputs on all devices, before the next one starts: that
 costs nothing where each needs the last one's result, and programs queued up on simulated devices
@@ -167,8 +167,8 @@ class Update:
     }
 
   def compiled_programs(self) -> int:
-    """How many programs updating has compiled so far; new survivors and lengths, once every bucket
-    was met, must not raise it."""
+    """How many programs updating has compiled so far; new survivors and lengths, once every shape
+    of microbatches was met, must not raise it."""
     programs = (
       self._assemble, self._nothing, self._add_gradients, self._add_log_probs, self._apply
     )  # fmt: skip

@@ -18,9 +18,9 @@ from grpo_jax import distribution
 from grpo_jax.distribution import Decoding
 from grpo_jax.model.sharding import Layout
 
-# Float32 logits that exist together on one device: 256 MiB; 8 MiB on a CPU, whose caches hold them.
+# Float32 logits that exist together on one device: 256 MiB; 2 MiB on a CPU, whose caches hold them.
 LOGITS_AT_ONCE = 2**26
-LOGITS_IN_CACHE = 2**21
+LOGITS_IN_CACHE = 2**19
 SMALLEST_CHUNK = 128  # positions, unless there are fewer: the table is read once a chunk
 
 Scores = tuple[jax.Array, jax.Array]  # log-probabilities and entropies

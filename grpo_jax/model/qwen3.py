@@ -29,6 +29,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from grpo_jax.model.attention import attend
 from grpo_jax.model.config import Qwen3Config
+from grpo_jax.model.lines import Lines
 from grpo_jax.model.sharding import Layout
 
 Params = dict[str, Any]
@@ -131,7 +132,7 @@ class Attention(nn.Module):
   attention_kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, rotation, place_BT, start_B, cache: LayerCache | None):
+  def __call__(self, x_BTD, rotation, place_BT, start_B, lines: Lines | None, cache):
     c = self.config
     D, H, K, h = c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim
 
@@ -147,6 +148,8 @@ class Attention(nn.Module):
     q = linear("query", "BTD,DHh->BTHh", (D, H, h), ("embed", "heads", "head_dim"))(x_BTD)
     k = linear("key", "BTD,DKh->BTKh", (D, K, h), kv_axes)(x_BTD)
     v = linear("value", "BTD,DKh->BTKh", (D, K, h), kv_axes)(x_BTD)
+    if lines is not None:
+      q, k, v = (lines.apart(x, len(start_B)) for x in (q, k, v))
     # Heads first only now: an einsum straight to that order makes XLA's CPU backend turn the whole
     # matrix around for every token.
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
@@ -160,7 +163,10 @@ class Attention(nn.Module):
       cache = cache.write(k, v, start_B)
       k, v = cache.k_BKSh, cache.v_BKSh
     mixed = attend(q, k, v, self.layout, place_BT, self.attention_kernel)
-    out = linear("out", "BHTh,HhD->BTD", (H, h, D), ("heads", "head_dim", "embed"))(mixed)
+    mixed = jnp.swapaxes(mixed, 1, 2)
+    if lines is not None:
+      mixed = lines.joined(mixed)
+    out = linear("out", "BTHh,HhD->BTD", (H, h, D), ("heads", "head_dim", "embed"))(mixed)
     return out, cache
 
 
@@ -192,7 +198,7 @@ class Block(nn.Module):
   attention_kernel: str
 
   @nn.compact
-  def __call__(self, x_BTD, rotation, place_BT, start_B, cache):
+  def __call__(self, x_BTD, rotation, place_BT, start_B, lines, cache):
     c = self.config
     parts = (c, self.layout, self.dtype)
 
@@ -204,7 +210,7 @@ class Block(nn.Module):
     with jax.named_scope("attention"):
       attention = Attention(*parts, self.attention_kernel, name="attention")
       normal_BTD = norm("attention_norm", x_BTD)
-      mixed, cache = attention(normal_BTD, rotation, place_BT, start_B, cache)
+      mixed, cache = attention(normal_BTD, rotation, place_BT, start_B, lines, cache)
       x_BTD = _constrain_between(self.layout, x_BTD + mixed)
     with jax.named_scope("feed_forward"):
       x_BTD += FeedForward(*parts, name="feed_forward")(norm("feed_forward_norm", x_BTD))
@@ -264,7 +270,7 @@ class Qwen3(nn.Module):
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0),
         length=c.num_hidden_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
       )(*parts)
@@ -277,6 +283,7 @@ class Qwen3(nn.Module):
     positions_BT: jax.Array,
     valid_BT: jax.Array | None = None,
     cache: Cache | LayerCache | None = None,
+    lines: Lines | None = None,
   ) -> tuple[jax.Array, Cache | LayerCache | None]:
     """Runs all layers.
 
@@ -293,6 +300,8 @@ class Qwen3(nn.Module):
         costs a copy of the hidden states.
       cache: of `empty_cache`; a tuple of layers if they are unrolled, one stacked LayerCache if
         they are scanned.
+      lines: how rows lie end to end; `tokens_BT` and hidden states are [S, N] then, where positions
+        stay those of rows. Without a cache or `valid_BT`.
 
     Returns:
       Hidden states [B, T, D] after the final norm, and the cache with these tokens in it.
@@ -307,12 +316,12 @@ class Qwen3(nn.Module):
     start_B = positions_BT[:, 0]
 
     if self.scan_layers:
-      x_BTD, cache = self.layers(x_BTD, rotation, place_BT, start_B, cache)
+      x_BTD, cache = self.layers(x_BTD, rotation, place_BT, start_B, lines, cache)
     else:
       caches = cache if cache is not None else [None] * len(self.layers)
       new = []
       for block, layer_cache in zip(self.layers, caches, strict=True):
-        x_BTD, layer_cache = block(x_BTD, rotation, place_BT, start_B, layer_cache)
+        x_BTD, layer_cache = block(x_BTD, rotation, place_BT, start_B, lines, layer_cache)
         new.append(layer_cache)
       cache = tuple(new) if cache is not None else None
     if valid_BT is not None:

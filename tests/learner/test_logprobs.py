@@ -117,6 +117,31 @@ def test_the_mesh_changes_nothing(monkeypatch, mesh):
   assert_same(results(sample_log_probs, *make(mesh), samples, FILTERED), alone)
 
 
+@pytest.mark.parametrize("mesh", [None, (8, 1, 1), (2, 2, 2)], ids=str)
+def test_rows_laid_end_to_end_are_the_rows_apart(mesh):
+  """Scores and gradients, of lines that are full and of lines that are not."""
+  samples = make_samples()
+  apart = results(sample_log_probs, *make(), samples, FILTERED)
+  model, params = make(mesh)
+  length_B = samples.prompt_len_R + samples.completion_len_R
+  length_Sb = length_B.reshape(model.layout.batch_shards, -1)
+  for line in (length_Sb.sum(axis=1).max(), B * T):
+    of_line = functools.partial(sample_log_probs, line=int(line))
+    assert_same(results(of_line, model, params, samples, FILTERED), apart)
+
+
+def test_no_row_of_a_line_sees_another():
+  model, params = make()
+  samples = make_samples()
+  found = jax.jit(lambda samples: sample_log_probs(model, params, samples, PLAIN, B * T)[0])
+  before = np.asarray(found(samples))
+  other = samples.tokens_RT.copy()
+  other[5] = (other[5] + 1) % (V - 4)
+  after = np.asarray(found(samples.replace(tokens_RT=other)))
+  assert (after[5] != before[5]).any()
+  np.testing.assert_array_equal(np.delete(after, 5, axis=0), np.delete(before, 5, axis=0))
+
+
 def test_no_device_holds_logits_of_the_whole_vocabulary(monkeypatch):
   """With the vocabulary split in two, nothing of its full width but what each device is given."""
   monkeypatch.setattr(vocabulary, "_sizes", lambda *_: (4, 1))
@@ -141,8 +166,8 @@ def test_positions_nobody_asks_for_cost_no_projection():
 
 def test_the_budget_of_logits_decides_the_sizes():
   alone, split = (make_layout(1, 1, n, devices=jax.devices()[:n]) for n in (1, 2))
-  assert vocabulary._sizes(alone, 151_936, 8192) == (128, 16)
-  assert vocabulary._sizes(alone, 151_936, 100) == (100, 8)
+  assert vocabulary._sizes(alone, 151_936, 8192) == (128, 64)
+  assert vocabulary._sizes(alone, 151_936, 100) == (100, 32)
   assert vocabulary._sizes(alone, 18, 2048) == (2048, 1)
   assert vocabulary._sizes(alone, 151_937, 8192) == (128, 1), "a prime number of ids"
   assert vocabulary._sizes(split, 151_936, 8192) == (128, 1), "each device has a block already"

@@ -68,7 +68,7 @@ def of_update(length: int, *, vocabulary: int = V, layers: int = 1, remat: str =
   model = Qwen3(config, one_device(), remat=remat)
   params = abstract_params(model)
   batch = Batch(abstract_rollouts(4, length), jax.ShapeDtypeStruct((4,), bool), None)
-  pack = Pack(jax.ShapeDtypeStruct((4, 1), jnp.int32), 4, length)
+  pack = Pack(jax.ShapeDtypeStruct((4, 1, 1), jnp.int32), 4, length, length)
   sums = tally.no_sums(with_reference=False)
   objective = Objective(model, make_surrogate(), length)
   in_step_R = jax.ShapeDtypeStruct((4,), bool)

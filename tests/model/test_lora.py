@@ -238,7 +238,7 @@ def test_the_update_forms_no_gradient_of_frozen_parameters():
   base = abstract_params(model)
   trained = abstract_trained(base, lora)
   batch = Batch(abstract_rollouts(4, 32), jax.ShapeDtypeStruct((4,), bool), None)
-  pack = Pack(jax.ShapeDtypeStruct((4, 1), jnp.int32), 4, 32)
+  pack = Pack(jax.ShapeDtypeStruct((4, 1, 1), jnp.int32), 4, 32, 32)
   function = functools.partial(add_gradients, Objective(model, make_surrogate(), 32, lora))
   compiled = (
     jax.jit(function, out_shardings=layout.replicated)
