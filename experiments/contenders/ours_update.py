@@ -54,7 +54,7 @@ def load(setup: Setup) -> tuple[Step, dict]:
 
   def step(work: UpdateWork, batch: Batch) -> float:
     nonlocal state
-    state, loss = update_of(work.packed_rows, work.prompt_tokens, work.longest)(
+    state, loss = update_of(work.microbatch_rows, work.prompt_tokens, work.longest)(
       state, rollouts(batch)
     )
     return loss

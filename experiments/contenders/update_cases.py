@@ -46,7 +46,6 @@ class UpdateCase:
   prompt_tokens: int = 64
   contenders: Mapping[str, Contender] = dataclasses.field(default_factory=lambda: UPDATERS)
   together: bool = True  # False: there is no memory for more than one of them at a time
-  packed_rows: int | None = None  # None: microbatch_rows
 
   def work(self, turn: int) -> UpdateWork:
     return UpdateWork(
@@ -55,7 +54,6 @@ class UpdateCase:
       completion_tokens=list(self.completion_tokens),
       longest=self.longest,
       microbatch_rows=self.microbatch_rows,
-      packed_rows=self.packed_rows or self.microbatch_rows,
       seed=turn,
     )
 
@@ -116,11 +114,11 @@ CASES = {
   ),
   "real": UpdateCase(
     "Qwen3-0.6B: 4 rows of 64 + 1 to 128 tokens", REAL,
-    spread(4, 128), 128, 4, rounds=3, together=False, packed_rows=1,
+    spread(4, 128), 128, 4, rounds=3, together=False,
   ),
   "real_16": UpdateCase(
     "Qwen3-0.6B: 16 rows of 64 + 1 to 128 tokens, ours alone", REAL,
-    long_tailed(16, 128), 128, 4, rounds=2, contenders=OURS_ALONE, packed_rows=2,
+    long_tailed(16, 128), 128, 4, rounds=2, contenders=OURS_ALONE,
   ),
   "replay_quickstart": ReplayCase(
     "4,096 rollouts of 32 tokens", 4096, 32, fresh=256, drawn=128, rounds=20,

@@ -31,8 +31,7 @@ class UpdateWork:
   prompt_tokens: int  # of every prompt
   completion_tokens: list[int]  # of each row
   longest: int  # tokens a completion might have had
-  microbatch_rows: int
-  packed_rows: int  # ours fills microbatches with as many tokens as so many longest rows have
+  microbatch_rows: int  # ours fills microbatches with as many tokens as so many longest rows have
   seed: int
 
   @property
