@@ -3,8 +3,8 @@
 An optimizer step's rows are dealt to as few microbatches as the token budget allows, the longest
 first. Those of one device lie end to end in a line (model/lines.py) that is, but for rounding, as
 long as they are: almost nothing is padding. Attention alone pays for rows padded to a bucket, which
-is why rows of about the same length stand together. All sizes are rounded to few: each combination
-is compiled once.
+is why rows of about the same length stand together. All sizes are rounded to few, since each
+combination is a program: rows of a line to quarters of the most, tokens to eighths of a power of 2.
 """
 
 import bisect
@@ -68,14 +68,24 @@ def pack(
   while left:
     length = min(bucket(int(length_R[left[-1]])), longest)
     of_length.setdefault(length, []).append(_deal(left, length_R, length, tokens, shards))
-  return [
-    _stacked(parts, length_R, length, max(tokens, length)) for length, parts in of_length.items()
-  ]
+  return [_stacked(parts, length_R, length, tokens) for length, parts in of_length.items()]
+
+
+def largest_pack(rows: int, *, longest: int, tokens: int, shards: int) -> Pack:
+  """The shape that takes the most memory of those that `pack` may give to so many rows."""
+  most = most_in_line(tokens, longest)
+  rows_nSb = np.full((-(-rows // shards), shards, most), rows, np.int32)
+  return Pack(rows_nSb, 1, longest, min(max(tokens, longest), most * longest))
 
 
 def rows_within(tokens: int, length: int) -> int:
   """Rows of `length` tokens that a budget holds; at least one."""
   return max(1, tokens // length)
+
+
+def most_in_line(tokens: int, length: int) -> int:
+  """Rows of a line: padded to `length`, as attention has them, they are twice the budget."""
+  return rows_within(2 * tokens, length)
 
 
 def _deal(
@@ -84,12 +94,11 @@ def _deal(
   """Takes a microbatch out of `left`, rows sorted by length: those of each device.
 
   Lines take turns, and each time the longest row that fits, until they hold their share: as many
-  tokens as makes all microbatches to come about as full. Padded to `length`, for attention, a
-  line's rows are at most twice the budget.
+  tokens as makes all microbatches to come about as full.
   """
   total = int(length_R[left].sum())
   share = total / (shards * -(-total // (shards * tokens)))
-  most = rows_within(2 * tokens, length)
+  most = most_in_line(tokens, length)
   lines: list[list[int]] = [[] for _ in range(shards)]
   used_S = np.zeros(shards, int)
   growing = list(range(shards))
@@ -105,15 +114,18 @@ def _deal(
 
 
 def _stacked(
-  parts: list[list[list[int]]], length_R: np.ndarray, length: int, most: int
+  parts: list[list[list[int]]], length_R: np.ndarray, length: int, tokens: int
 ) -> Pack:
-  """Microbatches in one shape, that of the fullest lines; these have at most `most` tokens."""
+  """Microbatches in one shape, that of the fullest lines."""
   nobody, shards = len(length_R), len(parts[0])
   lines = [line for lines in parts for line in lines]
-  rows = fine_bucket(max(map(len, lines)))
-  tokens = fine_bucket(max(int(length_R[line].sum()) for line in lines))
+  most = most_in_line(tokens, length)
+  quarter = -(-most // 4)
+  rows = min(-(-max(map(len, lines)) // quarter) * quarter, most)
+  fullest = max(int(length_R[line].sum()) for line in lines)
   rows_nSb = np.full((-(-nobody // shards), shards, rows), nobody, np.int32)
   for i, lines in enumerate(parts):
     for s, line in enumerate(lines):
       rows_nSb[i, s, : len(line)] = line
-  return Pack(rows_nSb, len(parts), length, min(tokens, most, rows * length))
+  line = min(fine_bucket(fullest), max(tokens, length), rows * length)
+  return Pack(rows_nSb, len(parts), length, line)

@@ -27,7 +27,7 @@ from grpo_jax.learner.gradients import (
   assemble,
   rows_that_learn,
 )
-from grpo_jax.learner.packing import Pack, pack, schedule
+from grpo_jax.learner.packing import Pack, largest_pack, pack, schedule
 from grpo_jax.learner.state import TrainState, state_shardings
 from grpo_jax.learner.surrogate import Surrogate
 from grpo_jax.model.lora import LoRA, abstract_trained, policy_params
@@ -142,8 +142,8 @@ class Update:
     replayed: Rollouts | None,
     how: Decoding,
   ) -> dict[str, jax.stages.Lowered]:
-    """The programs of an update whose rows are all of full length, by name; that of the anchor,
-    which is a part of the gradient's, apart. Takes what a call takes, as shapes with shardings:
+    """The programs of an update by name, with the gradient's in its largest shape; without that of
+    the anchor, which is a part of it. Takes what a call takes, as shapes with shardings:
     what the programs need can be asked without taking it, on devices that need not be here."""
 
     def everywhere(tree):
@@ -152,12 +152,12 @@ class Update:
 
     assemble = self._assemble.lower(fresh, replayed)
     batch = everywhere(assemble.out_info[0])
-    longest, rows = batch.rollouts.samples.tokens_RT.shape[1], np.arange(batch.rollouts.size)
-    (part,) = self._pack(rows, np.full(len(rows), longest), batch)
+    rows, longest = batch.rollouts.samples.tokens_RT.shape
+    part = largest_pack(rows, longest=longest, tokens=self._tokens, shards=self._shards)
     if self._keeps_anchor:
       batch = batch.replace(anchor_RT=batch.rollouts.samples.behaviour_logp_RT)
     sums = everywhere(self._nothing.eval_shape()[1])
-    in_step_R = np.ones(len(rows), bool)
+    in_step_R = np.ones(rows, bool)
     return {
       "assemble": assemble,
       "gradients": self._add_gradients.lower(

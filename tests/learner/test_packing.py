@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from grpo_jax.buckets import bucket, fine_bucket
-from grpo_jax.learner.packing import pack, schedule
+from grpo_jax.learner.packing import largest_pack, most_in_line, pack, schedule
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
@@ -21,7 +21,8 @@ def test_every_row_is_in_one_line_that_holds_it(lengths, tokens, shards, left_ou
   for part in packs:
     n, S, b = part.rows_nSb.shape
     assert shards == S
-    assert b * part.length <= max(2 * tokens, part.length) * 5 / 4, "rounding may add a quarter"
+    assert b * part.length <= max(2 * tokens, part.length)
+    assert part.line <= b * part.length
     assert part.line <= max(tokens, part.length)
     assert n * S >= len(lengths), "the shape must not depend on how many microbatches there are"
     assert (part.rows_nSb[part.count :] == len(lengths)).all()
@@ -42,9 +43,20 @@ def test_sizes_are_few(lengths, tokens):
   assert len(fine) < 45
   for part in packs:
     assert part.length in {bucket(part.length), 300}
-    rows = part.rows_nSb.shape[2]
-    assert rows in fine
+    rows, most = part.rows_nSb.shape[2], most_in_line(tokens, part.length)
+    assert rows in {-(-most // 4) * quarters for quarters in (1, 2, 3)} | {most}
     assert part.line in fine | {tokens, rows * part.length}
+
+
+@given(LENGTHS, st.integers(200, 2000), st.sampled_from([1, 2, 8]))
+def test_no_shape_is_larger_than_the_largest(lengths, tokens, shards):
+  sizes = {"longest": 300, "tokens": tokens, "shards": shards}
+  largest = largest_pack(len(lengths), **sizes)
+  for part in pack(np.arange(len(lengths)), np.array(lengths), **sizes):
+    assert part.line <= largest.line
+    places, most = (p.rows_nSb.shape[2] * p.length for p in (part, largest))
+    assert places <= 2 * tokens
+    assert places < most + largest.length
 
 
 def test_long_tailed_lengths_pay_for_little_padding():
