@@ -4,7 +4,7 @@ An optimizer step's rows are dealt to as few microbatches as the token budget al
 first. Those of one device lie end to end in a line (model/lines.py) that is, but for rounding, as
 long as they are: almost nothing is padding. Attention alone pays for rows padded to a bucket, which
 is why rows of about the same length stand together. All sizes are rounded to few, since each
-combination is a program: rows of a line to quarters of the most, tokens to eighths of a power of 2.
+combination is a program: a line's rows and its tokens to quarters of the most that it may have.
 """
 
 import bisect
@@ -12,7 +12,7 @@ import bisect
 import flax.struct
 import numpy as np
 
-from grpo_jax.buckets import bucket, fine_bucket
+from grpo_jax.buckets import bucket
 
 
 @flax.struct.dataclass
@@ -119,13 +119,17 @@ def _stacked(
   """Microbatches in one shape, that of the fullest lines."""
   nobody, shards = len(length_R), len(parts[0])
   lines = [line for lines in parts for line in lines]
-  most = most_in_line(tokens, length)
-  quarter = -(-most // 4)
-  rows = min(-(-max(map(len, lines)) // quarter) * quarter, most)
+  rows = _quarters(max(map(len, lines)), most_in_line(tokens, length))
   fullest = max(int(length_R[line].sum()) for line in lines)
   rows_nSb = np.full((-(-nobody // shards), shards, rows), nobody, np.int32)
   for i, lines in enumerate(parts):
     for s, line in enumerate(lines):
       rows_nSb[i, s, : len(line)] = line
-  line = min(fine_bucket(fullest), max(tokens, length), rows * length)
-  return Pack(rows_nSb, len(parts), length, line)
+  line = _quarters(fullest, max(tokens, length))
+  return Pack(rows_nSb, len(parts), length, min(line, rows * length))
+
+
+def _quarters(size: int, most: int) -> int:
+  """`size` rounded up to a quarter, a half, three quarters of `most`, or to it."""
+  quarter = -(-most // 4)
+  return min(-(-size // quarter) * quarter, most)
