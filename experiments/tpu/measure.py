@@ -117,7 +117,7 @@ def compiled(name: str, lowered: jax.stages.Lowered) -> dict:
     "code": code,
     # Not temp_size_in_bytes, which adds up what never lives together: by it programs would not fit
     # that the compiler, which refuses what does not, lets through.
-    "temporaries": seen.peak_memory_in_bytes - arguments - results - code,
+    "temporaries": max(0, seen.peak_memory_in_bytes - arguments - results - code),
     "collectives": [
       dataclasses.asdict(found) for found in summed(collectives(program.as_text()))
     ],
