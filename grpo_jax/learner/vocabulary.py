@@ -21,7 +21,10 @@ from grpo_jax.model.sharding import Layout
 # Float32 logits that exist together on one device: 256 MiB; 2 MiB on a CPU, whose caches hold them.
 LOGITS_AT_ONCE = 2**26
 LOGITS_IN_CACHE = 2**19
-SMALLEST_CHUNK = 128  # positions, unless there are fewer: the table is read once a chunk
+# Positions, unless there are fewer: once a chunk the table is read, and its gradient read and
+# written, which an accelerator can hide behind the products of many positions only.
+SMALLEST_CHUNK = 2048
+SMALLEST_CHUNK_IN_CACHE = 128
 
 Scores = tuple[jax.Array, jax.Array]  # log-probabilities and entropies
 
@@ -91,11 +94,14 @@ def _copies(layout: Layout, table_VD: jax.Array) -> jax.Array:
 def _sizes(layout: Layout, vocabulary: int, positions: int) -> tuple[int, int]:
   """Positions of a chunk, a power of two or all of them, and blocks of the vocabulary, a power of
   two; one where devices split it already."""
-  budget = LOGITS_IN_CACHE if layout.platform == "cpu" else LOGITS_AT_ONCE
-  most = max(SMALLEST_CHUNK, budget // vocabulary)
+  budget, least = LOGITS_AT_ONCE, SMALLEST_CHUNK
+  if layout.platform == "cpu":
+    budget, least = LOGITS_IN_CACHE, SMALLEST_CHUNK_IN_CACHE
+  shards = layout.mesh.shape["tensor"]
+  most = max(least, budget * shards // vocabulary)
   chunk = min(1 << (most.bit_length() - 1), positions)
   blocks = 1
-  while layout.mesh.shape["tensor"] == 1 and chunk * (vocabulary // blocks) > budget:
+  while shards == 1 and chunk * (vocabulary // blocks) > budget:
     if vocabulary % (2 * blocks):
       break
     blocks *= 2

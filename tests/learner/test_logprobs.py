@@ -2,6 +2,7 @@
 
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +172,13 @@ def test_the_budget_of_logits_decides_the_sizes():
   assert vocabulary._sizes(alone, 18, 2048) == (2048, 1)
   assert vocabulary._sizes(alone, 151_937, 8192) == (128, 1), "a prime number of ids"
   assert vocabulary._sizes(split, 151_936, 8192) == (128, 1), "each device has a block already"
+
+
+@pytest.mark.parametrize(("tensor", "sizes"), [(1, (2048, 8)), (4, (2048, 1))])
+def test_on_an_accelerator_chunks_are_larger(tensor: int, sizes: tuple[int, int]):
+  mesh = types.SimpleNamespace(shape={"tensor": tensor})
+  layout = types.SimpleNamespace(platform="gpu", mesh=mesh)
+  assert vocabulary._sizes(layout, 151_936, 8192) == sizes
 
 
 def _tupled(result):
