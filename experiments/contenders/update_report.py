@@ -10,7 +10,7 @@ embedding, L layers, H heads of size h, width D, V ids, rows of t tokens of whic
 import dataclasses
 import pathlib
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import matplotlib
 
@@ -20,6 +20,7 @@ from matplotlib.ticker import EngFormatter
 
 from contenders.report import Timing, first, provenance, ratio, speed, table
 from contenders.update_cases import CASES, OURS, ReplayCase, UpdateCase
+from grpo_jax.model.config import Qwen3Config
 from grpo_jax.run.human import human_bytes
 
 SPEED_GOAL = 1.5  # times the better of the others
@@ -163,12 +164,16 @@ def left_out(kept: dict) -> list[str]:
 
 
 def model_flops(case: UpdateCase) -> float:
-  """Of one step; the formula is this file's first paragraph."""
-  shape = case.shape
+  """Of one step."""
+  rows = [(case.prompt_tokens + tokens, tokens) for tokens in case.completion_tokens]
+  return operations(case.shape, rows)
+
+
+def operations(shape: Qwen3Config, rows: Iterable[tuple[int, int]]) -> float:
+  """Of rows given as all tokens and completion tokens, by the formula of this file's docstring."""
   embedding = shape.vocab_size * shape.hidden_size
   parameters = shape.num_params - embedding * (1 if shape.tie_word_embeddings else 2)
   heads = shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim
-  rows = [(case.prompt_tokens + tokens, tokens) for tokens in case.completion_tokens]
   return 6 * sum(parameters * t + heads * t * (t + 1) + embedding * c for t, c in rows)
 
 

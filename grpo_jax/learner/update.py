@@ -141,10 +141,16 @@ class Update:
     fresh: Rollouts,
     replayed: Rollouts | None,
     how: Decoding,
+    length_R: np.ndarray | None = None,
   ) -> dict[str, jax.stages.Lowered]:
-    """The programs of an update by name, with the gradient's in its largest shape; without that of
-    the anchor, which is a part of it. Takes what a call takes, as shapes with shardings:
-    what the programs need can be asked without taking it, on devices that need not be here."""
+    """The programs of an update by name; without that of the anchor, which is a part of the
+    gradient's. Takes what a call takes, as shapes with shardings: what the programs need can be
+    asked without taking it, on devices that need not be here.
+
+    Args:
+      length_R: tokens of each row: the gradient's programs are those of these rows, one a bucket.
+        None: one of them, in the largest shape there may be.
+    """
 
     def everywhere(tree):
       as_shape = functools.partial(jax.ShapeDtypeStruct, sharding=self._everywhere)
@@ -153,18 +159,23 @@ class Update:
     assemble = self._assemble.lower(fresh, replayed)
     batch = everywhere(assemble.out_info[0])
     rows, longest = batch.rollouts.samples.tokens_RT.shape
-    part = largest_pack(rows, longest=longest, tokens=self._tokens, shards=self._shards)
+    sizes = {"longest": longest, "tokens": self._tokens, "shards": self._shards}
+    if length_R is None:
+      parts = {"gradients": largest_pack(rows, **sizes)}
+    else:
+      packs = pack(np.arange(rows), length_R, **sizes)
+      parts = {f"gradients, {part.length}": part for part in packs}
     if self._keeps_anchor:
       batch = batch.replace(anchor_RT=batch.rollouts.samples.behaviour_logp_RT)
     sums = everywhere(self._nothing.eval_shape()[1])
     in_step_R = np.ones(rows, bool)
-    return {
-      "assemble": assemble,
-      "gradients": self._add_gradients.lower(
-        (state.params, sums), state.params, reference, batch, in_step_R, part, how
-      ),
-      "apply": self._apply.lower(state, state.params, sums["tokens"]),
+    total = (state.params, sums)
+    gradients = {
+      name: self._add_gradients.lower(total, state.params, reference, batch, in_step_R, part, how)
+      for name, part in parts.items()
     }
+    apply = self._apply.lower(state, state.params, sums["tokens"])
+    return {"assemble": assemble} | gradients | {"apply": apply}
 
   def compiled_programs(self) -> int:
     """How many programs updating has compiled so far; new survivors and lengths, once every shape

@@ -1,0 +1,84 @@
+"""How are optimizer steps on an accelerator told? A line a case, and a table.
+
+Operations are counted as in update_report.py: the model's own, of real tokens.
+"""
+
+import statistics
+
+from contenders.accelerator_cases import CASES, QUICK, Case
+from contenders.report import table
+from contenders.update_report import operations
+from grpo_jax.run.human import human_bytes
+
+GOAL = 0.45  # of the products' rate
+LEGEND = """Optimizer steps of PPO-clip and AdamW in bfloat16 with float32 parameters, from token ids on the
+host to new parameters; random weights, prompts of 128 tokens, 65,536 tokens a step (of a long tail:
+96 rows). Medians over rounds after a first step; in brackets the range. MFU: the model's operations
+on real tokens, `6 N t + 6 L H h t (t + 1) + 6 D V c` summed over rows, by seconds, by the rate of
+one product of two 8192 x 8192 bfloat16 matrices on the same device. Memory: the compiler's count of
+the program that takes most, with the optimizer's moments beside it. `remat`: what of a block's
+forward pass the backward pass computes again."""
+
+
+def sentence(key: str, found: dict) -> str:
+  """A line for the one who waits."""
+  if not found["rounds"]:
+    return f"{key}: does not fit, it takes {human_bytes(found['peak_bytes'])}"
+  return (
+    f"{key}: {_speed(key, found):,.0f} tokens/s, MFU {_share(key, found):.1%}, "
+    f"{human_bytes(found['peak_bytes'])}, first step {found['first']:.0f} s"
+  )
+
+
+def render(kept: dict) -> str:
+  """All kept cases as Markdown."""
+  rows = []
+  for case in (*CASES, *QUICK):
+    if case.key not in kept["cases"]:
+      continue
+    found = kept["cases"][case.key]
+    lengths = f"{case.length:,}" + (", long tail" if case.ragged else "")
+    row = [case.model, lengths, case.remat]
+    if found["rounds"]:
+      seconds = [1e3 * s for s in found["rounds"]]
+      row += [
+        f"{_speed(case.key, found):,.0f}",
+        f"{_share(case.key, found):.1%}",
+        human_bytes(found["peak_bytes"]),
+        f"{statistics.median(seconds):,.0f} ({min(seconds):,.0f} to {max(seconds):,.0f})",
+      ]
+    else:
+      row += ["does not fit", "", human_bytes(found["peak_bytes"]), ""]
+    rows.append(row)
+  heads = [
+    "", "tokens of a row", "`remat`", "trained tokens/s", "MFU", "memory", "ms a step"
+  ]  # fmt: skip
+  best = max((_share(key, f) for key, f in kept["cases"].items() if f["rounds"]), default=0.0)
+  devices = sorted(
+    f"{f['device']} ({f['product_flops'] / 1e12:,.0f} Tflop/s in products, "
+    f"{human_bytes(f['memory'])} for XLA), jax {f['jax']}"
+    for f in kept["cases"].values()
+  )
+  verdict = "reached" if best >= GOAL else "missed"
+  return "\n\n".join([
+    "# The update on an accelerator",
+    "`python experiments/bench_accelerator.py`  \n" + "; ".join(dict.fromkeys(devices)),
+    LEGEND,
+    f"Goal: MFU of {GOAL:.0%}; the best is {best:.1%}: {verdict}.",
+    table(heads, rows),
+  ]) + "\n"  # fmt: skip
+
+
+def _speed(key: str, found: dict) -> float:
+  return sum(_case(key).row_tokens) / statistics.median(found["rounds"])
+
+
+def _share(key: str, found: dict) -> float:
+  case = _case(key)
+  rows = zip(case.row_tokens, case.completion_tokens, strict=True)
+  seconds = statistics.median(found["rounds"])
+  return operations(case.shape, rows) / seconds / found["product_flops"]
+
+
+def _case(key: str) -> Case:
+  return next(case for case in (*CASES, *QUICK) if case.key == key)
