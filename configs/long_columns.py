@@ -21,6 +21,7 @@ def get_config(arg: str | None = None):
     "rope_theta": 1e4,
   }
   config.model.dtype = "bfloat16"
+  config.model.remat = "elementwise"
   config.tokenizer = "characters"
   config.warm_start.steps = 200
   config.warm_start.learning_rate = 3e-4

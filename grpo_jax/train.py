@@ -31,7 +31,7 @@ from grpo_jax.methods.decide import DecisionState
 from grpo_jax.methods.profile import Profile
 from grpo_jax.model.lora import abstract_trained, init_adapters, merged_policy, policy_params
 from grpo_jax.model.qwen3 import Params, abstract_params
-from grpo_jax.model.sharding import bytes_per_device, memory_of_device
+from grpo_jax.model.sharding import bytes_per_device, memory_of_device, most_held
 from grpo_jax.model.weights import export_folder, load_params
 from grpo_jax.randomness import Purpose, generator_for, key_for
 from grpo_jax.replay.buffer import Buffer
@@ -138,12 +138,16 @@ def loop(
       buffer, learned, replayed, of_replay = parts.recall(buffer, fresh, key, step)
       shuffle = generator_for(config.seed, Purpose.MINIBATCHES, step)
       del prepared  # the update may have the memory of the sampling weights
+      updating = time.perf_counter()
       state, of_update = parts.update(
         state, parts.reference, learned, replayed, parts.how, shuffle
       )
       metrics = fresh.metrics | of_replay | of_update
       metrics |= fresh.audit.metrics() if fresh.audit else {}
+      metrics["perf/update_seconds"] = time.perf_counter() - updating
       prepared = prepare(parts, state)
+      if most := most_held(parts.model.layout):
+        metrics["perf/most_memory_bytes"] = most
 
       # Costs are state of the run: by one clock.
       metrics["perf/step_seconds"] = hosts.of_first(time.perf_counter() - started)

@@ -12,8 +12,8 @@ from grpo_jax.run.human import human_bytes
 
 GOAL = 0.45  # of the products' rate
 LEGEND = """Optimizer steps of PPO-clip and AdamW in bfloat16 with float32 parameters, from token ids on the
-host to new parameters; random weights, prompts of 128 tokens, 65,536 tokens a step (of a long tail:
-96 rows). Medians over rounds after a first step; in brackets the range. MFU: the model's operations
+host to new parameters; random weights, prompts of 128 tokens, 32,768 tokens a step (of a long tail:
+48 rows). Medians over rounds after a first step; in brackets the range. MFU: the model's operations
 on real tokens, `6 N t + 6 L H h t (t + 1) + 6 D V c` summed over rows, by seconds, by the rate of
 one product of two 8192 x 8192 bfloat16 matrices on the same device. Memory: the compiler's count of
 the program that takes most, with the optimizer's moments beside it. `remat`: what of a block's
@@ -38,7 +38,7 @@ def render(kept: dict) -> str:
       continue
     found = kept["cases"][case.key]
     lengths = f"{case.length:,}" + (", long tail" if case.ragged else "")
-    row = [case.model, lengths, case.remat]
+    row = [case.model, lengths, case.remat, f"{case.microbatch_tokens:,}"]
     if found["rounds"]:
       seconds = [1e3 * s for s in found["rounds"]]
       row += [
@@ -51,7 +51,8 @@ def render(kept: dict) -> str:
       row += ["does not fit", "", human_bytes(found["peak_bytes"]), ""]
     rows.append(row)
   heads = [
-    "", "tokens of a row", "`remat`", "trained tokens/s", "MFU", "memory", "ms a step"
+    "", "tokens of a row", "`remat`", "of a microbatch", "trained tokens/s", "MFU", "memory",
+    "ms a step",
   ]  # fmt: skip
   best = max((_share(key, f) for key, f in kept["cases"].items() if f["rounds"]), default=0.0)
   devices = sorted(

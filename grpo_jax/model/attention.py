@@ -29,6 +29,7 @@ BLOCK = 256  # queries whose scores it forms together beyond, and in whole rows
 SPANS = 8  # of whole rows, at most: each is compiled by itself
 SHORTEST_SPAN = 128  # queries
 SHORTEST_FOR_KERNEL = 128  # tokens; a kernel's smallest block
+ATTENDED = "attended"  # what the backward pass needs of attention, by this name of checkpoint_name
 SPLASH_BLOCKS = (512, 384, 256, 128)  # its sizes are multiples of 128 that divide the length
 
 
@@ -145,7 +146,7 @@ def _mix_rows_forward(q_BKGTh, k_BKTh, v_BKTh):
     mix = functools.partial(_mix_block, k_BKTh[:, :, :last], v_BKTh[:, :, :last])
     parts.append(_over_blocks(mix, None, first, (q_BKGTh[:, :, :, first:last],))[1])
   mixed_BKGTh, total_BKGT = jax.tree.map(lambda *x: jnp.concatenate(x, axis=3), *parts)
-  mixed_BKGTh, total_BKGT = (checkpoint_name(x, "attended") for x in (mixed_BKGTh, total_BKGT))
+  mixed_BKGTh, total_BKGT = (checkpoint_name(x, ATTENDED) for x in (mixed_BKGTh, total_BKGT))
   return mixed_BKGTh, (q_BKGTh, k_BKTh, v_BKTh, mixed_BKGTh, total_BKGT)
 
 
@@ -268,6 +269,7 @@ def splash_attention(
     ),
     head_shards=1,
     q_seq_shards=1,
+    residual_checkpoint_name=ATTENDED,
     interpret=interpret,
   )
   return jax.vmap(kernel)(q * h**-0.5, k, v)[:, :, :T]
@@ -278,6 +280,11 @@ def cudnn_attention(q_BHTh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array) -> 
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BHTh, k_BKTh, v_BKTh))
   mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
   return jnp.swapaxes(mixed, 1, 2)
+
+
+def is_kernel(primitive, *_, **__) -> bool:
+  """Of jax.checkpoint, a policy: cuDNN's kernel, whose results have no name."""
+  return primitive.name == "dot_product_attention_fwd_wrapper"
 
 
 @dataclasses.dataclass(frozen=True)

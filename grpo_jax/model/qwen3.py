@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from grpo_jax.model.attention import attend
+from grpo_jax.model.attention import ATTENDED, attend, is_kernel
 from grpo_jax.model.config import Qwen3Config
 from grpo_jax.model.lines import Lines
 from grpo_jax.model.sharding import Layout
@@ -221,7 +221,9 @@ class Block(nn.Module):
 REMAT = {
   "none": jax.checkpoint_policies.everything_saveable,
   # Its input and what products and attention gave: only what is cheap is recomputed.
-  "elementwise": jax.checkpoint_policies.save_only_these_names("product", "attended"),
+  "elementwise": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.save_only_these_names("product", ATTENDED), is_kernel
+  ),
   "block": jax.checkpoint_policies.nothing_saveable,  # its input, from which all is recomputed
   "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],

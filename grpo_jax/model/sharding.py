@@ -174,6 +174,13 @@ def memory_of_device(layout: Layout) -> int:
   return own or host // len(jax.local_devices())
 
 
+def most_held(layout: Layout) -> int | None:
+  """Bytes that the fullest of this host's devices held at most since the process began; None where
+  they do not say."""
+  stats = [device.memory_stats() or {} for device in layout.mesh.local_devices]
+  return max((of.get("peak_bytes_in_use", 0) for of in stats), default=0) or None
+
+
 def bytes_per_device(tree) -> int:
   """What the fullest device holds of a tree of (possibly abstract) arrays with shardings."""
   return sum(
