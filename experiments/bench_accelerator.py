@@ -3,6 +3,7 @@
   python experiments/bench_accelerator.py                   # 0.6B, 1.7B and 4B; minutes on one GPU
   python experiments/bench_accelerator.py --only=qwen3_0p6b # some of them; the others are kept
   python experiments/bench_accelerator.py --quick           # a tiny model anywhere, nothing is kept
+  python experiments/bench_accelerator.py --render          # the table again, from what is kept
 
 Random weights, PPO-clip, AdamW. All programs are compiled first, side by side, and their memory is
 asked of the compiler; those that fit are then run, one alone. Writes
@@ -42,6 +43,8 @@ LARGE_PRODUCT = (8192, 8192, 8192)
 
 def main() -> None:
   options = parse()
+  if options.render:
+    return keep(json.loads(KEPT.read_text()))
   backend.configure()
   cases = QUICK if options.quick else [case for case in CASES if case.model in options.only]
   kept = {"cases": {}} if options.quick or not KEPT.exists() else json.loads(KEPT.read_text())
@@ -75,6 +78,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--quick", action="store_true", help="a tiny model, nothing kept")
+  parser.add_argument("--render", action="store_true", help="only write the table again")
   models = list(dict.fromkeys(case.model for case in CASES))
   parser.add_argument("--only", help=f"some of {','.join(models)}")
   options = parser.parse_args()

@@ -15,7 +15,7 @@ from configs import gsm8k, math, quickstart
 from grpo_jax.distribution import decoding
 from grpo_jax.errors import UserError
 from grpo_jax.export import export_run
-from grpo_jax.model.config import read_config
+from grpo_jax.model.config import PUBLISHED, from_shape, read_config
 from grpo_jax.model.qwen3 import Qwen3, abstract_params
 from grpo_jax.model.sharding import make_layout
 from grpo_jax.run.checkpoint import Checkpoints
@@ -180,6 +180,13 @@ def test_real_problems_with_the_real_tokenizer(tmp_path, shared, task):
   assert rows[-1]["cost/rollouts"] == 3 * 16
   assert all(row["reward/unscored"] == 0 for row in rows[1:])
   assert all(row["train/abs_dlogp_max_fresh"] < 1e-4 for row in rows[1:])
+
+
+def test_a_published_shape_needs_no_weights():
+  config = gsm8k.get_config("shape=qwen3_0p6b")
+  assert from_shape(config.model.shape, vocab_size=0) == PUBLISHED["qwen3_0p6b"]
+  with pytest.raises(UserError, match="shape=qwen4: known: qwen3_0p6b"):
+    gsm8k.get_config("shape=qwen4")
 
 
 BAD = {

@@ -35,7 +35,7 @@ def sample_log_probs(
   lines = None
   if line is not None:
     length_B = samples.prompt_len_R + samples.completion_len_R
-    lines = lay_end_to_end(length_B, T, model.layout.batch_shards, line)
+    lines = lay_end_to_end(length_B, T, model.layout, line)
     inputs = map(lines.joined, inputs)
   tokens, target, chosen = inputs
   hidden, _ = model.apply({"params": params}, tokens, positions_BT, lines=lines)

@@ -8,39 +8,68 @@ Letters beside those of qwen3.py: S devices a batch is split over, which are its
 a line; P places of its rows, b x T.
 """
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from grpo_jax.model.sharding import Layout
 
 
 @flax.struct.dataclass
 class Lines:
   """Which token of a line is which of its rows. Both ways are gathers, and so are their gradients:
-  each is the other's transpose."""
+  each is the other's transpose. Devices that share a line each have some of its heads, and move
+  them for themselves."""
 
   place_SN: jax.Array  # int32, into P; P behind the last row
   token_SP: jax.Array  # int32, into N; N behind the end of a row
+  layout: Layout = flax.struct.field(pytree_node=False)
 
-  def joined(self, x_BT: jax.Array) -> jax.Array:
-    """[B, T, ...] to [S, N, ...]; zeros behind the last row."""
-    S = len(self.place_SN)
-    return _moved(x_BT.reshape(S, -1, *x_BT.shape[2:]), self.place_SN, self.token_SP)
+  def joined(self, x_BT: jax.Array, names: tuple[str, ...] = ()) -> jax.Array:
+    """[B, T, ...] to [S, N, ...]; zeros behind the last row. `names`: of the axes behind these two,
+    as in sharding.RULES."""
 
-  def apart(self, x_SN: jax.Array, rows: int) -> jax.Array:
+    def of_lines(x_bT, place_sN, token_sP):
+      x_sP = x_bT.reshape(len(place_sN), -1, *x_bT.shape[2:])
+      return _moved(x_sP, place_sN, token_sP)
+
+    return self._on_each_device(of_lines, names)(x_BT, self.place_SN, self.token_SP)
+
+  def apart(self, x_SN: jax.Array, rows: int, names: tuple[str, ...] = ()) -> jax.Array:
     """[S, N, ...] to [B, T, ...] with B = `rows`; zeros behind the end of a row."""
-    x_SP = _moved(x_SN, self.token_SP, self.place_SN)
-    return x_SP.reshape(rows, -1, *x_SP.shape[2:])
+    rows_of_line = rows // len(self.place_SN)
+
+    def of_lines(x_sN, place_sN, token_sP):
+      x_sP = _moved(x_sN, token_sP, place_sN)
+      return x_sP.reshape(len(x_sN) * rows_of_line, -1, *x_sN.shape[2:])
+
+    return self._on_each_device(of_lines, names)(x_SN, self.place_SN, self.token_SP)
+
+  def _on_each_device(self, function: Callable, names: tuple[str, ...]) -> Callable:
+    """Left to the compiler, heads that are split would be gathered, and summed, whole."""
+    if self.layout.mesh.size == 1:
+      return function
+    split, by_line = self.layout.spec("batch", None, *names), self.layout.spec("batch", None)
+    return jax.shard_map(
+      function,
+      mesh=self.layout.mesh,
+      in_specs=(split, by_line, by_line),
+      out_specs=split,
+      check_vma=False,  # a gradient written by hand does not say over which axes it varies
+    )
 
 
-def lay_end_to_end(length_B: jax.Array, longest: int, lines: int, tokens: int) -> Lines:
+def lay_end_to_end(length_B: jax.Array, longest: int, layout: Layout, tokens: int) -> Lines:
   """
   Args:
     length_B: tokens of each row; those of a line's rows are `tokens` at most, which nobody checks.
     longest: T, tokens a row is padded to.
-    lines: S, which divides B; a line has neighbours in B.
+    layout: its `batch_shards` are the lines, S, which divide B; a line has neighbours in B.
     tokens: N.
   """
-  length_Sb = length_B.reshape(lines, -1)
+  length_Sb = length_B.reshape(layout.batch_shards, -1)
   end_Sb = jnp.cumsum(length_Sb, axis=1)
   start_Sb = end_Sb - length_Sb
   rows = length_Sb.shape[1]
@@ -53,7 +82,7 @@ def lay_end_to_end(length_B: jax.Array, longest: int, lines: int, tokens: int) -
   index_T = jnp.arange(longest)
   is_token_SbT = index_T < length_Sb[:, :, None]
   token_SbT = jnp.where(is_token_SbT, start_Sb[:, :, None] + index_T, tokens)
-  return Lines(place_SN, token_SbT.reshape(lines, -1))
+  return Lines(place_SN, token_SbT.reshape(len(length_Sb), -1), layout)
 
 
 @jax.custom_vjp

@@ -149,7 +149,9 @@ class Attention(nn.Module):
     k = linear("key", "BTD,DKh->BTKh", (D, K, h), kv_axes)(x_BTD)
     v = linear("value", "BTD,DKh->BTKh", (D, K, h), kv_axes)(x_BTD)
     if lines is not None:
-      q, k, v = (lines.apart(x, len(start_B)) for x in (q, k, v))
+      apart = functools.partial(lines.apart, rows=len(start_B))
+      q = apart(q, names=("heads", "head_dim"))
+      k, v = (apart(x, names=("kv_heads", "head_dim")) for x in (k, v))
     # Heads first only now: an einsum straight to that order makes XLA's CPU backend turn the whole
     # matrix around for every token.
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
@@ -165,7 +167,7 @@ class Attention(nn.Module):
     mixed = attend(q, k, v, self.layout, place_BT, self.attention_kernel)
     mixed = jnp.swapaxes(mixed, 1, 2)
     if lines is not None:
-      mixed = lines.joined(mixed)
+      mixed = lines.joined(mixed, names=("heads", "head_dim"))
     out = linear("out", "BTHh,HhD->BTD", (H, h, D), ("heads", "head_dim", "embed"))(mixed)
     return out, cache
 

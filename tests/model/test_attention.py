@@ -13,7 +13,7 @@ from grpo_jax.errors import UserError
 from grpo_jax.model import attention
 from grpo_jax.model.attention import attend, check_kernel, cudnn_attention, xla_attention
 from grpo_jax.model.config import PUBLISHED, Qwen3Config
-from grpo_jax.model.qwen3 import Qwen3, abstract_params, empty_cache, init_params, split_layers
+from grpo_jax.model.qwen3 import REMAT, Qwen3, abstract_params, empty_cache, init_params, split_layers
 from grpo_jax.model.sharding import make_layout
 
 HEADS = {"every head its own keys": (4, 4), "pairs share": (4, 2), "one key head for all": (4, 1)}
@@ -303,6 +303,30 @@ def test_gpus_are_told_to_call_cudnn(monkeypatch, backward):
   text = jax.jit(function).trace(*qkv).lower(lowering_platforms=("cuda",)).as_text()
   assert "__cudnn$fmhaSoftmaxBackward" in text if backward else "__cudnn$fmhaSoftmax" in text
   assert "256x256" not in text
+
+
+@pytest.mark.parametrize(("remat", "times"), [("elementwise", 1), ("block", 2)])
+def test_cudnn_attends_again_in_the_backward_pass_only_if_it_is_to(monkeypatch, remat, times):
+  monkeypatch.setattr(
+    "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000
+  )
+  attended = jax.checkpoint(cudnn_attention, policy=REMAT[remat])
+  loss = lambda *qkv: jnp.sum(jnp.square(attended(*qkv).astype(jnp.float32)))
+  qkv = random_qkv(1, 2, 1, 128, 64, dtype=jnp.bfloat16)
+  traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*qkv)
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  assert text.count("@__cudnn$fmhaSoftmax(") == times
+
+
+@pytest.mark.parametrize(("remat", "times"), [("elementwise", 3), ("block", 4)])
+def test_so_does_splash(remat, times):
+  """Of three kernels, one forward and two backward."""
+  attended = jax.checkpoint(
+    functools.partial(attention.splash_attention, interpret=True), policy=REMAT[remat]
+  )
+  loss = lambda *qkv: jnp.sum(jnp.square(attended(*qkv)))
+  gradient = jax.grad(loss, argnums=(0, 1, 2))
+  assert str(jax.make_jaxpr(gradient)(*random_qkv(1, 2, 2, 128, 128))).count("pallas_call[") == times
 
 
 @pytest.mark.slow

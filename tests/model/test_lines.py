@@ -16,6 +16,10 @@ T = 6
 LENGTHS = np.array([2, 0, 6, 1, 4, 4])  # of two lines
 
 
+def two_lines():
+  return make_layout(2, 1, 1, devices=jax.devices()[:2])
+
+
 def is_token_BT():
   return np.arange(T) < LENGTHS[:, None]
 
@@ -23,7 +27,7 @@ def is_token_BT():
 @pytest.mark.parametrize("tokens", [9, 16])
 def test_a_line_is_its_rows_without_padding(tokens):
   x_BT = np.arange(1, 37).reshape(6, T)
-  lines = lay_end_to_end(jnp.asarray(LENGTHS), T, 2, tokens)
+  lines = lay_end_to_end(jnp.asarray(LENGTHS), T, two_lines(), tokens)
   joined_SN = np.asarray(lines.joined(x_BT))
   for s, rows in enumerate((slice(0, 3), slice(3, 6))):
     expected = x_BT[rows][is_token_BT()[rows]]
@@ -33,7 +37,7 @@ def test_a_line_is_its_rows_without_padding(tokens):
 
 
 def test_gradients_take_the_way_back():
-  lines = lay_end_to_end(jnp.asarray(LENGTHS), T, 2, 10)
+  lines = lay_end_to_end(jnp.asarray(LENGTHS), T, two_lines(), 10)
   x_BT, y_SN = np.random.default_rng(0).normal(size=(6, T)), jnp.arange(20.0).reshape(2, 10)
   of_rows = jax.grad(lambda x_BT: jnp.sum(y_SN * lines.joined(x_BT)))(x_BT)
   np.testing.assert_allclose(of_rows, lines.apart(y_SN, 6))
@@ -61,7 +65,7 @@ def test_the_model_computes_lines_as_rows_apart(kernel, mesh):
   layout = make_layout(*mesh, devices=jax.devices()[: np.prod(mesh)])
   model = tiny_model(layout, attention_kernel=kernel)
   params = init_params(model, jax.random.key(0))
-  lines = lay_end_to_end(jnp.asarray(length_B), 128, layout.batch_shards, 288)
+  lines = lay_end_to_end(jnp.asarray(length_B), 128, layout, 288)
 
   def loss(lines, params):
     hidden_BTD = by_rows(model, params, tokens_BT, positions_BT, lines)
