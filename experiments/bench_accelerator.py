@@ -18,13 +18,13 @@ import time
 
 import jax
 import numpy as np
-
 from contenders import accelerator_report
 from contenders.accelerator_cases import CASES, QUICK, Case, batch_of
 from contenders.machine import describe
 from contenders.ours_update import PPO_CLIP, rollouts
 from contenders.update_work import ADAMW, MAX_GRAD_NORM
 from contenders.xla import product_flops
+
 from grpo_jax import backend
 from grpo_jax.distribution import decoding
 from grpo_jax.learner.optimizer import make_optimizer
@@ -44,7 +44,8 @@ LARGE_PRODUCT = (8192, 8192, 8192)
 def main() -> None:
   options = parse()
   if options.render:
-    return keep(json.loads(KEPT.read_text()))
+    keep(json.loads(KEPT.read_text()))
+    return
   backend.configure()
   cases = QUICK if options.quick else [case for case in CASES if case.model in options.only]
   kept = {"cases": {}} if options.quick or not KEPT.exists() else json.loads(KEPT.read_text())

@@ -141,8 +141,8 @@ def scale(how: Decoding) -> jax.Array:
 
 
 def _tempered(logits_BU, id_U, how: Decoding) -> jax.Array:
-  """Without ids the tokenizer does not know. They are taken out before the scaling: behind a scaling
-  alone, XLA's GPU backend forms the logits by a slower kernel that includes it."""
+  """Without ids the tokenizer does not know. They are taken out before the scaling: with a scaling
+  alone behind it, XLA's GPU backend forms the logits by a slower kernel that includes it."""
   return jnp.where(id_U < how.num_ids, logits_BU, -jnp.inf) * scale(how)
 
 

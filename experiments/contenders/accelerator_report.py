@@ -21,13 +21,15 @@ DATASHEET = {
   "TPU v5": 459e12,
   "TPU v6 lite": 918e12,
 }
-LEGEND = """Optimizer steps of PPO-clip and AdamW in bfloat16 with float32 parameters, from token ids on the
-host to new parameters; random weights, prompts of 128 tokens, 32,768 tokens a step (of a long tail:
-48 rows). Medians over rounds after a first step; in brackets the range. Operations are the model's
-own on real tokens, `6 N t + 6 L H h t (t + 1) + 6 D V c` summed over rows. MFU is their rate by that
-of the vendor's data sheet; beside it, by that of one product of two 8192 x 8192 bfloat16 matrices on
-the same device. Memory: the compiler's count of the program that takes most, with the optimizer's
-moments beside it. `remat`: what of a block's forward pass the backward pass computes again."""
+LEGEND = """\
+Optimizer steps of PPO-clip and AdamW in bfloat16 with float32 parameters, from token ids on the
+host to new parameters; random weights, prompts of 128 tokens, 32,768 tokens a step (of a long
+tail: 48 rows). Medians over rounds after a first step; in brackets the range. Operations are the
+model's own on real tokens, `6 N t + 6 L H h t (t + 1) + 6 D V c` summed over rows. MFU is their
+rate by that of the vendor's data sheet; beside it, by that of one product of two 8192 x 8192
+bfloat16 matrices on the same device. Memory: the compiler's count of the program that takes most,
+with the optimizer's moments beside it. `remat`: what of a block's forward pass the backward pass
+computes again."""
 
 
 def sentence(key: str, found: dict) -> str:

@@ -269,7 +269,6 @@ def splash_attention(
     ),
     head_shards=1,
     q_seq_shards=1,
-    residual_checkpoint_name=ATTENDED,
     interpret=interpret,
   )
   return jax.vmap(kernel)(q * h**-0.5, k, v)[:, :, :T]

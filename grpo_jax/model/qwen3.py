@@ -222,7 +222,8 @@ class Block(nn.Module):
 # What of a block the backward pass finds again, as policies of jax.checkpoint.
 REMAT = {
   "none": jax.checkpoint_policies.everything_saveable,
-  # Its input and what products and attention gave: only what is cheap is recomputed.
+  # Its input and what products and attention gave, but for splash's kernel: only what is cheap is
+  # recomputed.
   "elementwise": jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.save_only_these_names("product", ATTENDED), is_kernel
   ),
