@@ -1,6 +1,6 @@
 """Question: how fast and how lean is our update, beside other code bases and beside the machine?
 
-  python experiments/bench_update.py --tunix=PYTHON --flashbax=PYTHON   # everything, 20 minutes
+  python experiments/bench_update.py --tunix=PYTHON --flashbax=PYTHON   # everything, 30 minutes
   python experiments/bench_update.py --only=toy,replay_large            # the others are kept
   python experiments/bench_update.py --quick                            # a look, nothing is kept
 
@@ -9,10 +9,10 @@ PYTHON is the interpreter of an environment that holds tunix (1.6 GB), or flashb
   python -m venv peers && peers/bin/pip install google-tunix==0.1.7 flashbax==0.1.3 jax==0.10.2
 
 Every contender is a process with a model of the same shape, fed with the same batches; all wait
-while one works, and Qwen3-0.6B is updated by one after the other, as no machine we had holds three
-of them. A case is a first call of each, which compiles and is told apart, then rounds. Writes
-experiments/results/update.{json,md,png}. Cases are in contenders/update_cases.py; run it on a quiet
-machine with 24 GB.
+while one works. Qwen3-0.6B is updated by one after the other, there and back, as no machine we had
+holds three of them. A case is a first call of each, which compiles and is told apart, then rounds.
+Writes experiments/results/update.{json,md,png}. Cases are in contenders/update_cases.py; run it on
+a quiet machine with 24 GB.
 """
 
 import argparse
@@ -66,17 +66,31 @@ def parse() -> argparse.Namespace:
 def measure(name: str, case: UpdateCase | ReplayCase, options: argparse.Namespace) -> dict:
   """What each contender measured, and what is to be told about it."""
   found = {"timings": {}, "about": {}, "left_out": {}}
-  alone = [[contender] for contender in case.contenders]
-  for contenders in [list(case.contenders)] if case.together else alone:
-    begin = lambda contender, log: start(case, contender, options, log)
-    with opened(contenders, begin, found["left_out"]) as workers:
+  begin = lambda contender, log: start(case, contender, options, log)
+  for contenders in sittings(case):
+    present = [contender for contender in contenders if contender not in found["left_out"]]
+    with opened(present, begin, found["left_out"]) as workers:
       works = (case.work(turn) for turn in range(case.rounds + 1))
-      found["timings"] |= take_turns(name, works, workers, found["left_out"])
+      for contender, timing in take_turns(name, works, workers, found["left_out"]).items():
+        before = found["timings"].get(contender, timing | {"rounds": []})
+        rounds = before["rounds"] + timing["rounds"]
+        found["timings"][contender] = timing | {"first": before["first"], "rounds": rounds}
       found["about"] |= {contender: worker.about for contender, worker in workers.items()}
+  for contender in found["left_out"]:  # at the second sitting, too
+    found["timings"].pop(contender, None)
   for contender, timing in found["timings"].items():
     seconds = statistics.median(timing["rounds"])
     print(f"{contender:>12}  first {timing['first']:6.1f} s, then {seconds:8.4f} s", flush=True)
   return found
+
+
+def sittings(case: UpdateCase | ReplayCase) -> list[list[str]]:
+  """Who is loaded together. One at a time they come twice, there and back, so that a machine that
+  grows slower meanwhile slows all of them."""
+  if case.together:
+    return [list(case.contenders)]
+  there = [[contender] for contender in case.contenders]
+  return there + there[::-1] if len(there) > 1 else there
 
 
 def start(

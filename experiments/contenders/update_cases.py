@@ -97,7 +97,7 @@ QUICKSTART = Qwen3Config(
   rope_theta=1e4,
 )
 
-# The rounds are what lets the whole study end within twenty minutes of two cores.
+# The rounds are what lets the whole study end within half an hour of two cores.
 CASES = {
   "quickstart": UpdateCase(
     "The quickstart: 384 rows of 6 + 1 to 26 tokens", QUICKSTART,
@@ -114,7 +114,7 @@ CASES = {
   ),
   "real": UpdateCase(
     "Qwen3-0.6B: 4 rows of 64 + 1 to 128 tokens", REAL,
-    spread(4, 128), 128, 4, rounds=3, together=False,
+    spread(4, 128), 128, 4, rounds=2, together=False,
   ),
   "real_16": UpdateCase(
     "Qwen3-0.6B: 16 rows of 64 + 1 to 128 tokens, ours alone", REAL,

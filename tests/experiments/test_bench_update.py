@@ -122,8 +122,9 @@ def test_contenders_take_turns_unless_memory_holds_one_alone(monkeypatch, togeth
   if together:
     assert turns == [(n, i) for i in range(3) for n in (a, b)] + [(b, "closed"), (a, "closed")]
   else:
-    assert turns == [(n, i) for n in (a, b) for i in (0, 1, 2, "closed")]
-  assert found["timings"][a] == {"first": 1.0, "rounds": [1.0, 1.0], "tokens": 39}
+    assert turns == [(n, i) for n in (a, b, b, a) for i in (0, 1, 2, "closed")], "there and back"
+  rounds = [1.0] * (2 if together else 4)
+  assert found["timings"][a] == {"first": 1.0, "rounds": rounds, "tokens": 39}
   assert found["left_out"] == {cases.TUNIX: "not installed"}
 
 
