@@ -24,6 +24,7 @@ REQUIRED = [
 
 TEST = [
   "pytest>=9.2.0",
+  "pytest-xdist>=3.8.0",  # two files at a time
   "hypothesis>=6.170.15",
   # The parity tests ask transformers itself. From Python 3.12 on they skip: install torch by hand.
   "torch==2.13.0; python_version < '3.12'",

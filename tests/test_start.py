@@ -40,6 +40,7 @@ def demonstrations(tmp_path, **changes):
   return config
 
 
+@pytest.mark.slow
 def test_a_folder_is_warmed_up_and_is_then_the_start_of_kl_too(tmp_path, capsys):
   base, run = tmp_path / "base", tmp_path / "run"
   train(tiny(steps=1), str(base))

@@ -68,6 +68,7 @@ def of_text(tmp_path, **changes):
   return config
 
 
+@pytest.mark.slow
 def test_next_pieces_are_judged_and_the_middle_counts_half(tmp_path):
   train(of_text(tmp_path), str(tmp_path / "run"))
   rows = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]

@@ -62,7 +62,7 @@ def weights(path) -> dict[str, np.ndarray]:
   return safetensors.numpy.load_file(path / "export" / "model.safetensors")
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
   tmp_path, devices, monkeypatch, capsys
 ):

@@ -135,10 +135,8 @@ def test_dropped_rows_and_padding_change_nothing_even_if_they_hold_nan():
   assert_close(padded, alone)
 
 
-SLOW_MESHES = [pytest.param(mesh, marks=pytest.mark.slow) for mesh in ((8, 1, 1), (1, 4, 2))]
-
-
-@pytest.mark.parametrize("mesh", [(2, 2, 2), *SLOW_MESHES], ids=str)
+@pytest.mark.slow  # tests/test_meshes.py asks it of ten arrangements, of fewer kinds of rows
+@pytest.mark.parametrize("mesh", [(2, 2, 2), (8, 1, 1), (1, 4, 2)], ids=str)
 def test_the_mesh_changes_nothing(mesh):
   alone_model, params = make_model()
   fresh = random_rollouts(alone_model, params, 16, drift=0.1)
@@ -258,7 +256,12 @@ def test_an_unusable_step_changes_nothing_and_is_counted(what):
   assert metrics["train/skipped"] == 1
 
 
-SLOW_LOOP = [("grpo", 1, 3), ("tis", 2, 2), ("cispo", 3, 1), ("dr_grpo", 2, 2)]
+SLOW_LOOP = [
+  ("grpo", 1, 3),
+  ("tis", 2, 2),
+  pytest.param("cispo", 3, 1, marks=pytest.mark.slow),
+  pytest.param("dr_grpo", 2, 2, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("method", "epochs", "minibatches"), SLOW_LOOP)
@@ -369,7 +372,7 @@ def test_minibatches_are_dealt_anew_and_by_their_seed():
   assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (first, other)), strict=True))
 
 
-@pytest.mark.parametrize("mesh", [None, (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("mesh", [None, pytest.param((2, 2, 2), marks=pytest.mark.slow)], ids=str)
 def test_new_survivors_of_sizes_that_were_met_compile_nothing(mesh):
   model, params = make_model(mesh)
   optimizer = optax.adamw(1e-3)

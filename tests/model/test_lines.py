@@ -54,8 +54,16 @@ def by_rows(model, params, tokens_BT, positions_BT, lines):
   return lines.apart(hidden_SND, len(tokens_BT))
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 1, 2)], ids=str)
-@pytest.mark.parametrize("kernel", ["xla", "splash_interpreted"])
+@pytest.mark.parametrize(
+  ("kernel", "mesh"),
+  [
+    ("xla", (1, 1, 1)),
+    ("xla", (2, 1, 2)),
+    ("splash_interpreted", (1, 1, 1)),
+    pytest.param("splash_interpreted", (2, 1, 2), marks=pytest.mark.slow),
+  ],
+  ids=str,
+)
 def test_the_model_computes_lines_as_rows_apart(kernel, mesh):
   """With the kernel that attends over rows; gradients too."""
   length_B = np.array([128, 3, 60, 77])

@@ -168,9 +168,8 @@ def one_step(mesh=None, **choices):
   return jax.device_get(state.params), metrics
 
 
-@pytest.mark.parametrize(
-  "mesh", [pytest.param((1, 8, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)], ids=str)
 def test_an_update_on_eight_devices_is_that_of_one(mesh):
   """With an anchor, so that log-probs too are computed with adapters."""
   one, metrics = one_step(anchor="recomputed")
