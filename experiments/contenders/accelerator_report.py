@@ -70,7 +70,7 @@ def render(kept: dict) -> str:
   ]  # fmt: skip
   devices = sorted(
     f"{f['device']} ({f['product_flops'] / 1e12:,.0f} Tflop/s in products, "
-    f"{human_bytes(f['memory'])} for XLA), jax {f['jax']}"
+    f"{human_bytes(f['memory'])} for XLA), {f['machine']}, jax {f['jax']}"
     for f in kept["cases"].values()
   )
   return "\n\n".join([
