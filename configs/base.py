@@ -119,7 +119,7 @@ def get_config() -> ConfigDict:
   config.evidence = ConfigDict()
   config.evidence.window = 1  # visits of a problem that make up its recent success rate
   config.without_solved = ConfigDict()  # leaves out what was always right in the epoch before
-  config.without_solved.return_every = 0  # epochs after which all take part again; 0: never
+  config.without_solved.return_every = 0  # epochs after which all return; 0: when too few are left
   config.easy_to_hard = ConfigDict()  # in phases, with groups of 2, 4 and 8
   config.easy_to_hard.profile = ""  # success rates: a file that profile_prompts.py makes
   config.easy_to_hard.solved_above = 0.75  # success rates above it are left out

@@ -2,9 +2,10 @@
 
   python -m grpo_jax.train --config=configs/long_columns.py:method=grpo
 
-The task of columns.py, longer, for a model a thousand times as large. Of it only the start was run,
-on an H100: the start policy, which has seen the form with three columns in ten wrong, is right on
-15.8 % of the held-out problems.
+The task of columns.py, longer, for a model a thousand times as large. The start policy, which has
+seen the form with three columns in ten wrong, is right on 9 to 17 % of the held-out problems. The
+learning rate is the best of four for plain GRPO, at a seed that the study does not have: 1e-5 ended
+at 84 %, 3e-5 at 70, 1e-4 and 3e-4 at 0.
 """
 
 from configs import columns
@@ -40,6 +41,6 @@ def get_config(arg: str | None = None):
   config.rollout.max_new_tokens = 104  # a right answer has 86 at most
 
   config.replay.capacity = 8192  # 32 steps of 256 fit
-  config.optimizer.learning_rate = 3e-5
+  config.optimizer.learning_rate = 1e-5
   config.optimizer.microbatch_tokens = 16_384
   return config

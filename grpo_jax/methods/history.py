@@ -24,7 +24,7 @@ class WithoutSolved:
 
   Attributes:
     return_every: epochs after which all problems take part again; 0: never. They also do when
-      none is left.
+      fewer are left than a step asks: else it would ask the same few many times over.
   """
 
   streams: Streams
@@ -43,7 +43,7 @@ class WithoutSolved:
     place_N = np.zeros(0, int)
     while len(place_N) < budget.problems:
       if state["cursor"] == state["active_P"].sum():
-        state = self._next_epoch(state, ledger)
+        state = self._next_epoch(state, ledger, budget.problems)
       cursor, missing = int(state["cursor"]), budget.problems - len(place_N)
       taken = self._order(state)[cursor : cursor + missing]
       place_N = np.append(place_N, taken)
@@ -53,13 +53,13 @@ class WithoutSolved:
   def _order(self, state: State) -> np.ndarray:
     return self.streams(int(state["epoch"])).permutation(np.flatnonzero(state["active_P"]))
 
-  def _next_epoch(self, state: State, ledger: Ledger) -> State:
+  def _next_epoch(self, state: State, ledger: Ledger, least: int) -> State:
     epoch = int(state["epoch"]) + 1
     tries_P = ledger.tries_P - state["tries_before_P"]
     rights_P = ledger.rights_P - state["rights_before_P"]
     active_P = state["active_P"] & ~((tries_P > 0) & (rights_P == tries_P))
     all_return = self.return_every and epoch % self.return_every == 0
-    if all_return or not active_P.any():
+    if all_return or active_P.sum() < least:
       active_P = np.ones(ledger.size, bool)
     return {
       "epoch": np.array(epoch),

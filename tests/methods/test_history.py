@@ -25,11 +25,11 @@ def epochs(verdicts, *, count, batch, return_every=0):
 
 
 def test_always_right_goes_and_mixed_and_always_wrong_stay():
-  batches = epochs([MIXED, RIGHT, WRONG, UNKNOWN], count=3, batch=4)
-  assert sorted(batches[0]) == [0, 1, 2, 3]
-  walk = batches[1] + batches[2]
-  assert 1 not in walk
-  assert sorted(walk[:3]) == sorted(walk[3:6]) == [0, 2, 3]
+  batches = epochs([MIXED, RIGHT, WRONG, UNKNOWN], count=10, batch=1)
+  walk = [place for batch in batches for place in batch]
+  assert sorted(walk[:4]) == [0, 1, 2, 3]
+  assert 1 not in walk[4:]
+  assert sorted(walk[4:7]) == sorted(walk[7:10]) == [0, 2, 3]
 
 
 def test_dropped_stays_dropped_unless_all_return():
@@ -41,9 +41,17 @@ def test_dropped_stays_dropped_unless_all_return():
   assert sorted(place for batch in returns[5:8] for place in batch) == [0, 1, 2]
 
 
-def test_when_all_are_solved_all_come_back():
-  batches = epochs([RIGHT, RIGHT], count=3, batch=2)
-  assert [sorted(batch) for batch in batches] == [[0, 1]] * 3
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_when_too_few_are_left_for_a_step_all_come_back(left):
+  """Else the few that are never right are asked many times in a step and little else is."""
+  batches = epochs([WRONG] * left + [RIGHT] * (6 - left), count=6, batch=3)
+  for first, second in zip(batches[::2], batches[1::2], strict=True):
+    assert sorted(first + second) == list(range(6))
+
+
+def test_as_many_as_a_step_asks_are_enough():
+  batches = epochs([WRONG, MIXED, WRONG, RIGHT, RIGHT, RIGHT], count=5, batch=3)
+  assert [sorted(batch) for batch in batches[2:]] == [[0, 1, 2]] * 3
 
 
 def test_an_epoch_is_judged_by_its_own_verdicts():
@@ -54,8 +62,8 @@ def test_an_epoch_is_judged_by_its_own_verdicts():
     choice, state = select(state, ledger, budget)
     verdicts = [solved if place == 0 else MIXED for place in choice.place_N]
     ledger = ledger.recorded(choice.place_N, groups(*verdicts), step)
-  choice, _ = select(state, ledger, budget)
-  assert choice.place_N.tolist() == [1, 1]
+  choice, _ = select(state, ledger, Budget(problems=1, samples=2))
+  assert choice.place_N.tolist() == [1]
 
 
 def test_a_batch_over_the_end_of_an_epoch_loses_nobody_who_was_not_judged():
