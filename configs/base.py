@@ -259,17 +259,21 @@ def get_config() -> ConfigDict:
   return config
 
 
-def begin(arg: str | None, **defaults) -> tuple[ConfigDict, dict]:
+def begin(arg: str | None, *, few: int = 3, **defaults) -> tuple[ConfigDict, dict]:
   """What every task config starts with: the defaults above under a method's row.
 
   Args:
     arg: what stands after the config file's name on the command line.
+    few: steps of a run that is `shrunk` and does not say how many.
     defaults: the arguments this task takes beside method, steps and seed, or other defaults.
 
   Returns:
     The config, and all arguments by name.
   """
-  given = parse_arguments(arg, **({"method": "aper", "steps": 200, "seed": 0} | defaults))
+  defaults = {"method": "aper", "steps": 200, "seed": 0} | defaults
+  given = parse_arguments(arg, **defaults)
+  if given.get("shrunk"):
+    given = parse_arguments(arg, **(defaults | {"steps": few}))
   config = get_config()
   methods.apply(config, given["method"])
   config.steps, config.seed = given["steps"], given["seed"]
@@ -281,7 +285,6 @@ def shrink(config: ConfigDict) -> ConfigDict:
 
   `config.tokenizer` has to name a Qwen3 tokenizer's folder, since there is no model folder.
   """
-  config.steps = 3
   config.model.shape = {
     "vocab_size": 151936,
     "hidden_size": 16,

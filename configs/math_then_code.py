@@ -21,7 +21,7 @@ from configs import base
 
 
 def get_config(arg: str | None = None):
-  config, given = base.begin(arg, method="srpo+two_stages", shrunk=False)
+  config, given = base.begin(arg, few=6, method="srpo+two_stages", shrunk=False)
   config.data.source = config.eval.source = "math"
   config.more.source = config.eval_more.source = "code"
   config.more.template = config.eval_more.template = "chatml"
@@ -31,7 +31,6 @@ def get_config(arg: str | None = None):
     return config
 
   base.shrink(config)
-  config.steps = 6
   config.stages.switch = "share"
   config.model.shape.update(hidden_size=32, intermediate_size=64, head_dim=16)
   del config.model.shape["vocab_size"]  # the tokenizer's

@@ -1,6 +1,6 @@
 """Question: how fast and how lean is our update, beside other code bases and beside the machine?
 
-  python experiments/bench_update.py --tunix=PYTHON --flashbax=PYTHON   # everything, 30 minutes
+  python experiments/bench_update.py --tunix=PYTHON --flashbax=PYTHON   # everything, an hour
   python experiments/bench_update.py --only=toy,replay_large            # the others are kept
   python experiments/bench_update.py --quick                            # a look, nothing is kept
 

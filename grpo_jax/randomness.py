@@ -5,6 +5,7 @@ never share noise.
 """
 
 import enum
+import functools
 
 import jax
 import numpy as np
@@ -25,8 +26,9 @@ class Purpose(enum.IntEnum):
   DEMONSTRATION_ORDER = 9
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def key_for(seed: int, purpose: Purpose, step: int = 0) -> jax.Array:
-  """The device-side stream."""
+  """The device-side stream; one program a purpose, since steps are short on small models."""
   return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), step)
 
 

@@ -14,7 +14,7 @@ from tests.test_train import own_cache, tiny, untimed, weights  # noqa: F401  (a
 
 def config_of(steps: int = 4, **changes):
   config = math_then_code.get_config(f"steps={steps},shrunk=true")
-  config.steps, config.stages.switch, config.stages.step = steps, "step", 2
+  config.stages.switch, config.stages.step = "step", 2
   config.eval.every = 2
   config.log.tensorboard = False
   config.update_from_flattened_dict(changes)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from configs import gsm8k, math, quickstart
+from configs import gsm8k, math, math_then_code, quickstart
 from grpo_jax.distribution import decoding
 from grpo_jax.errors import UserError
 from grpo_jax.export import export_run
@@ -180,6 +180,12 @@ def test_real_problems_with_the_real_tokenizer(tmp_path, shared, task):
   assert rows[-1]["cost/rollouts"] == 3 * 16
   assert all(row["reward/unscored"] == 0 for row in rows[1:])
   assert all(row["train/abs_dlogp_max_fresh"] < 1e-4 for row in rows[1:])
+
+
+def test_a_shrunk_run_has_few_steps_unless_it_says_how_many():
+  assert gsm8k.get_config("shrunk=true").steps == 3
+  assert math_then_code.get_config("shrunk=true").steps == 6
+  assert gsm8k.get_config("steps=50,shrunk=true").steps == 50
 
 
 def test_a_published_shape_needs_no_weights():

@@ -27,9 +27,9 @@ SPEED_GOAL = 1.5  # times the better of the others
 MEMORY_GOAL = 0.5  # of the better of the others
 PEAK_GOAL = 0.5  # of the machine's matmul peak
 REPLAY_GOAL = 0.01  # of the optimizer step
-SPEED_CASES = ("toy", "vocabulary", "real")
-MEMORY_CASES = ("vocabulary", "real")
-PEAK_CASES = ("real", "real_16")
+SPEED_CASES = ("toy", "vocabulary", "real", "real_32")
+MEMORY_CASES = ("vocabulary", "real", "real_32")
+PEAK_CASES = ("real", "real_32")
 COLORS = {OURS: "#0b63c5", "tunix": "#8c959f", "torch": "#d0d7de"}
 
 
