@@ -34,9 +34,9 @@ def load(setup: Setup) -> tuple[Recall, dict]:
 
     def draw_and_add() -> int:
       key = key_for(0, Purpose.REPLAY, work.step)
-      buffer = jax.block_until_ready(store.evict(buffers[store], work.step, MAX_AGE))
-      buffer, drawn = jax.block_until_ready(store.draw(buffer, key, work.drawn, ALPHA))
-      buffers[store] = jax.block_until_ready(store.add(buffer, new))
+      buffer = store.evict(buffers[store], work.step, MAX_AGE)
+      buffer, drawn = store.draw(buffer, key, work.drawn, ALPHA)
+      buffers[store], drawn = jax.block_until_ready((store.add(buffer, new), drawn))
       return int(np.sum(np.asarray(drawn.weight_R) > 0))
 
     return draw_and_add

@@ -9,7 +9,7 @@ import numpy as np
 
 from contenders.protocol import Setup, serve
 from contenders.update_work import ADAMW, CLIP, MAX_GRAD_NORM, Batch, Step, UpdateWork
-from contenders.xla import matmul_flops, timed_with_scratch
+from contenders.xla import with_products
 from grpo_jax.distribution import decoding
 from grpo_jax.learner.optimizer import make_optimizer
 from grpo_jax.learner.state import TrainState, create_state
@@ -41,8 +41,7 @@ PPO_CLIP = Surrogate(
 
 
 def load(setup: Setup) -> tuple[Step, dict]:
-  """A model with random weights and its optimizer; beforehand, what products this machine forms."""
-  peak = matmul_flops()
+  """A model with random weights and its optimizer."""
   layout = make_layout(devices=jax.devices()[:1])
   config, dtype = Qwen3Config(**setup.shape), jnp.dtype(setup.dtype)
   model = Qwen3(config, layout, dtype=dtype, remat="elementwise")
@@ -60,7 +59,7 @@ def load(setup: Setup) -> tuple[Step, dict]:
     return loss
 
   versions = {name: importlib.metadata.version(name) for name in ("jax", "flax")}
-  return step, {"versions": versions, "matmul_flops": peak}
+  return step, {"versions": versions}
 
 
 def make_update(model: Qwen3, optimizer, rows: int, prompt_tokens: int, longest: int):
@@ -108,4 +107,4 @@ def rollouts(batch: Batch) -> Rollouts:
 
 
 if __name__ == "__main__":
-  serve(load, UpdateWork, timed_with_scratch)
+  serve(load, UpdateWork, with_products)

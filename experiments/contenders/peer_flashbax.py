@@ -57,8 +57,8 @@ def load(setup: Setup) -> tuple[Recall, dict]:
     store = stores[size]
 
     def draw_and_add() -> int:
-      drawn = jax.block_until_ready(store.sample(store.state, jax.random.key(work.step)))
-      store.state = jax.block_until_ready(store.add(store.state, rows))
+      drawn = store.sample(store.state, jax.random.key(work.step))
+      store.state, drawn = jax.block_until_ready((store.add(store.state, rows), drawn))
       return len(drawn.experience["advantage_R"])
 
     return draw_and_add

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +117,8 @@ class Worker:
     if line:
       return json.loads(line)
     code = self._process.wait()
+    if code == -signal.SIGKILL:  # whatever it last said is not why
+      raise WorkerError("it was killed, as Linux does when memory runs out")
     told = [line for line in self._log.read_text().splitlines() if line.strip()]
     raise WorkerError(told[-1].strip() if told else f"ended with exit code {code}")
 

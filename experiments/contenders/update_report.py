@@ -40,6 +40,7 @@ class Update(Timing):
   loss: float  # of the last
   before_bytes: int  # held when the last began
   scratch_bytes: int | None = None  # XLA's count, of its hungriest program
+  matmul_flops: dict[str, float] | None = None  # of large products, formed after the last step
 
   @property
   def above_bytes(self) -> int:
@@ -74,7 +75,7 @@ held before (VmRSS, once garbage was collected): gradients, activations and copi
 stays between steps. Scratch: XLA's own count for its hungriest program. Share of the matmul peak:
 model operations,
 `6 N t + 6 L H h t (t + 1) + 6 D V c` summed over rows, by seconds, by the faster of two large
-float32 products in our own process."""
+float32 products that our own process forms right after its last step."""
 
 
 def is_update(name: str) -> bool:
@@ -153,7 +154,7 @@ def case_text(name: str, of: Updates, kept: dict) -> str:
     for contender, update in of.items()
   ]
   lines = [f"## {CASES[name].title}", "", table(heads, rows), *left_out(kept)]
-  peak = kept["about"].get(OURS, {}).get("matmul_flops", {})
+  peak = kept["timings"].get(OURS, {}).get("matmul_flops", {})
   products = ", ".join(f"{shape} {flops / 1e9:,.0f} Gflop/s" for shape, flops in peak.items())
   return "\n".join([*lines, "", f"Products: {products}."] if products else lines)
 
@@ -179,7 +180,7 @@ def operations(shape: Qwen3Config, rows: Iterable[tuple[int, int]]) -> float:
 
 def peak_share(name: str, update: Update | None, kept: dict) -> float | None:
   """Of what large products reach on this machine."""
-  peak = kept["about"].get(OURS, {}).get("matmul_flops")
+  peak = kept["timings"].get(OURS, {}).get("matmul_flops")
   if update is None or not peak:
     return None
   return model_flops(CASES[name]) / update.seconds / max(peak.values())

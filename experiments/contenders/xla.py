@@ -40,3 +40,10 @@ def timed_with_scratch(step: Step, work: UpdateWork) -> dict[str, Any]:
   programs = jax.devices()[0].client.live_executables()
   scratch = [program.get_compiled_memory_stats().temp_size_in_bytes for program in programs]
   return measured | {"scratch_bytes": max(scratch)}
+
+
+def with_products(step: Step, work: UpdateWork) -> dict[str, Any]:
+  """`timed_with_scratch`, and how fast this machine forms large products right after such a step,
+  when it runs as fast or as slowly as in it."""
+  measured = timed_with_scratch(step, work)
+  return measured | {"matmul_flops": matmul_flops()}

@@ -73,6 +73,12 @@ def test_a_worker_that_cannot_start_says_why(tmp_path):
     worker("import tunyx", tmp_path)
 
 
+def test_a_worker_that_was_killed_is_not_quoted(tmp_path):
+  """What it last said, a warning of some library, is not why."""
+  with pytest.raises(protocol.WorkerError, match=r"^it was killed, as Linux does when memory"):
+    worker("import os, sys; print('a warning', file=sys.stderr); os.kill(os.getpid(), 9)", tmp_path)
+
+
 def test_ours_samples_each_rollout_to_its_own_length():
   sample, about = ours.load(SETUP)
   completions = sample(UNEVEN.work(TINY.vocab_size, 0))
