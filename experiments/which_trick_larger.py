@@ -6,8 +6,10 @@
 On one GPU of 80 GB or more, a quarter of an hour for all 30 runs. Make one run alone first, of any
 method: it compiles, for a minute, what the others then find in the cache.
 Rule, seeds and variants are those of experiments/which_trick.py, as many as that time allowed, and
-runs are as many steps long. The task is configs/long_columns.py. The target was chosen by GRPO's
-own runs, as what each of them reaches about a third of the way.
+runs are as many steps long. The task is configs/long_columns.py. The target was chosen after the
+runs, by GRPO's alone, as what each of them reaches about a third of the way. The two rows of
+history in the kept table are from before all problems came back when fewer are left than a step
+asks.
 """
 
 import dataclasses
