@@ -6,6 +6,8 @@ its gradient to the sum, in float32.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -82,23 +84,27 @@ def add_gradients(
     grads, sums = total
     index_B = pack.rows_nSb[i].reshape(-1)
     part, scale_B = _take((batch, scale_R), index_B, pack.length, objective.model.layout)
-    loss = lambda params: _loss(objective, params, reference, part, scale_B, how, pack.line)
-    _, pull_back, new_sums = jax.vjp(loss, params, has_aux=True)
+
+    def loss(params, d_params=None):
+      return _loss(objective, params, reference, part, scale_B, how, pack.line, d_params)
+
     if objective.lora:  # few numbers, and of a form that jax 0.10.2 cannot write into a sum
-      grads = jax.tree.map(jnp.add, grads, pull_back(jnp.float32(1))[0])
+      new_grads, new_sums = jax.grad(loss, has_aux=True)(params)
+      grads = jax.tree.map(jnp.add, grads, new_grads)
     else:
-      grads = _into(grads, pull_back)
+      grads, new_sums = _added_in_place(grads, loss, params)
     return grads, tally.merged(sums, new_sums)
 
   return jax.lax.fori_loop(0, pack.count, add, total)
 
 
-def _into(total: Params, pull_back) -> Params:
-  """Adds a gradient to the sum in its own place, a layer at a time: an array for it alone would
-  take as much again."""
+def _added_in_place(total: Params, loss: Callable, params: Params) -> tuple[Params, tally.Sums]:
+  """Adds a gradient to the sum in its own place, a layer or a block of the vocabulary at a time: an
+  array for it alone would take as much again."""
   refs = jax.tree.map(jax.new_ref, total)
+  _, pull_back, sums = jax.vjp(functools.partial(loss, d_params=refs), params, has_aux=True)
   pull_back.with_refs(refs)(jnp.float32(1))
-  return jax.tree.map(jax.freeze, refs)
+  return jax.tree.map(jax.freeze, refs), sums
 
 
 def add_log_probs(
@@ -136,11 +142,13 @@ def _take(rows, index_B: jax.Array, length: int, layout: Layout):
 
 
 def _loss(
-  objective: Objective, params, reference, batch: Batch, scale_B, how, line: int
+  objective: Objective, params, reference, batch: Batch, scale_B, how, line: int, d_params
 ) -> tuple[jax.Array, tally.Sums]:
   """This microbatch's part of the loss, and sums for the metrics."""
   policy = policy_params(params, reference, objective.lora)
-  tokens = _tokens(objective.model, objective.surrogate, policy, reference, batch, how, line)
+  tokens = _tokens(
+    objective.model, objective.surrogate, policy, reference, batch, how, line, d_params
+  )
   tokens, poisoned_B = drop_poisoned_tokens(tokens)
   loss_BT, facts_BT = token_losses(objective.surrogate, tokens)
   loss_B = scale_B * masked_sum(loss_BT, tokens.mask_BT, axis=1)
@@ -151,11 +159,11 @@ def _loss(
 
 
 def _tokens(
-  model, surrogate: Surrogate, params, reference, batch: Batch, how, line: int
+  model, surrogate: Surrogate, params, reference, batch: Batch, how, line: int, d_params
 ) -> Tokens:
   """What the loss sees of these rows; rows of weight 0 are off the mask."""
   rows = batch.rollouts
-  logp_BT, entropy_BT = sample_log_probs(model, params, rows.samples, how, line)
+  logp_BT, entropy_BT = sample_log_probs(model, params, rows.samples, how, line, d_params)
   fixed_BT = jax.lax.stop_gradient(logp_BT)
   behaviour_BT = rows.samples.behaviour_logp_RT
   reference_BT = fixed_BT

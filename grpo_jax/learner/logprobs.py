@@ -11,7 +11,12 @@ from grpo_jax.records import Samples, completion_mask
 
 
 def sample_log_probs(
-  model: Qwen3, params: Params, samples: Samples, how: Decoding, line: int | None = None
+  model: Qwen3,
+  params: Params,
+  samples: Samples,
+  how: Decoding,
+  line: int | None = None,
+  d_params: Params | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Log-probability of every completion token given those before it, under the sampler's
   distribution. Prompts cost no projection onto the vocabulary.
@@ -21,6 +26,8 @@ def sample_log_probs(
     how: temperature and filters the rows were sampled with.
     line: tokens that the rows of one device have at most; they are laid end to end, and padding
       costs nothing but in attention. None: rows are computed as they are.
+    d_params: a reference to each parameter's gradient, of those that have one of their own at all:
+      that of the table of the vocabulary is added in place (learner/vocabulary.py).
 
   Returns:
     Two float32 arrays [B, T]: log-probabilities and entropies (nats); 0 off the completion, and for
@@ -40,7 +47,8 @@ def sample_log_probs(
   tokens, target, chosen = inputs
   hidden, _ = model.apply({"params": params}, tokens, positions_BT, lines=lines)
   table_VD = vocabulary_table(model.config, params).astype(model.dtype)
-  scores = chosen_log_probs(model.layout, hidden, table_VD, target, chosen, how)
+  d_table_VD = vocabulary_table(model.config, d_params) if d_params else None
+  scores = chosen_log_probs(model.layout, hidden, table_VD, target, chosen, how, d_table_VD)
   if lines is not None:
     scores = (lines.apart(x_SN, B) for x_SN in scores)
   logp_BT, entropy_BT = (_shifted(x_BT, 1) for x_BT in scores)

@@ -36,6 +36,7 @@ def chosen_log_probs(
   target_BT: jax.Array,
   chosen_BT: jax.Array,
   how: Decoding,
+  d_table_VD: jax.Ref | None = None,
 ) -> Scores:
   """Log-probability of one token at each chosen position, under the sampler's distribution.
 
@@ -49,12 +50,17 @@ def chosen_log_probs(
     target_BT: int32 ids.
     chosen_BT: bool, the positions that are asked for.
     how: temperature and filters.
+    d_table_VD: float32, where one device adds the table's gradient, block by block, instead of
+      returning it in an array of its own: the table is a constant for whoever differentiates.
+      Several devices leave it alone, as do passes whose gradient nobody takes.
 
   Returns:
     Two float32 arrays [B, T]: log-probabilities and entropies (nats); 0 where not chosen. Gradients
     reach states and table.
   """
   S = layout.batch_shards
+  if layout.mesh.size > 1:
+    d_table_VD = None
 
   def by_device(x_BT):
     x_SN = x_BT.reshape(S, -1, *x_BT.shape[2:])
@@ -64,7 +70,9 @@ def chosen_log_probs(
   table_SVD = _copies(layout, table_VD)
   C, b = _sizes(layout, table_VD.shape[0], chosen_SN.shape[1])
   table_SbUD = table_SVD.reshape(S, b, -1, table_VD.shape[1])
-  scores = _scores(layout, hidden_SND, table_SbUD, target_SN, _walk(chosen_SN, C), how)
+  walk = _walk(chosen_SN, C)
+  floor_nSC = _floors(layout, hidden_SND, table_SbUD, walk, how)
+  scores = _scores(layout, hidden_SND, table_SbUD, target_SN, walk, floor_nSC, how, d_table_VD)
   return jax.tree.map(lambda x_SN: x_SN.reshape(chosen_BT.shape), scores)
 
 
@@ -139,14 +147,18 @@ def _walk(chosen_SN: jax.Array, C: int) -> _Walk:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(layout: Layout, hidden_SND, table_SbUD, target_SN, walk: _Walk, how) -> Scores:
-  """Of every position [S, N]; 0 where it is not chosen."""
-  return _scores_forward(layout, hidden_SND, table_SbUD, target_SN, walk, how)[0]
+def _scores(
+  layout: Layout, hidden_SND, table_SbUD, target_SN, walk: _Walk, floor_nSC, how, d_table_VD
+) -> Scores:
+  """Of every position [S, N]; 0 where it is not chosen. `floor_nSC`: its `lowest_allowed`."""
+  return _scores_forward(
+    layout, hidden_SND, table_SbUD, target_SN, walk, floor_nSC, how, d_table_VD
+  )[0]
 
 
-def _scores_forward(layout: Layout, hidden_SND, table_SbUD, target_SN, walk, how):
-  floor_nSC = _floors(layout, hidden_SND, table_SbUD, walk, how)
-
+def _scores_forward(
+  layout: Layout, hidden_SND, table_SbUD, target_SN, walk, floor_nSC, how, d_table_VD
+):
   def of_block(sums, block):
     table_SUD, id_U = _block(table_SbUD, block)
 
@@ -168,13 +180,14 @@ def _scores_forward(layout: Layout, hidden_SND, table_SbUD, target_SN, walk, how
   total_nSC = sums.most_nSC + log_sum_nSC
   entropy_nSC = log_sum_nSC - sums.moment_nSC / sums.mass_nSC
   scores = (_put_back(x, walk) for x in (sums.target_nSC - total_nSC, entropy_nSC))
-  saved = (hidden_SND, table_SbUD, target_SN, walk, how, floor_nSC, total_nSC, entropy_nSC)
-  return tuple(scores), saved
+  known = (walk, floor_nSC, how, total_nSC, entropy_nSC)
+  return tuple(scores), (hidden_SND, table_SbUD, target_SN, d_table_VD, known)
 
 
 def _scores_backward(layout: Layout, saved, gradient_SN: Scores):
   """Walks the same blocks and chunks again; logits are formed a second time."""
-  hidden_SND, table_SbUD, target_SN, walk, how, floor_nSC, total_nSC, entropy_nSC = saved
+  hidden_SND, table_SbUD, target_SN, d_table_VD, known = saved
+  walk, floor_nSC, how, total_nSC, entropy_nSC = known
 
   def of_block(carry, block):
     d_hidden_nSCD, d_table_SbUD = carry
@@ -206,17 +219,23 @@ def _scores_backward(layout: Layout, saved, gradient_SN: Scores):
     d_hidden_nSCD, d_table_SUD = jax.lax.fori_loop(
       0, walk.count, of_chunk, (d_hidden_nSCD, nothing_SUD)
     )
-    return (d_hidden_nSCD, d_table_SbUD.at[:, block].set(d_table_SUD)), None
+    if d_table_VD is None:
+      return (d_hidden_nSCD, d_table_SbUD.at[:, block].set(d_table_SUD)), None
+    rows = jax.ds(block * len(id_U), len(id_U))
+    d_table_VD[rows] += d_table_SUD.reshape(len(id_U), -1)
+    return (d_hidden_nSCD, None), None
 
   nothing = (
     jnp.zeros((*walk.position_nSC.shape, hidden_SND.shape[-1]), jnp.float32),
-    jnp.zeros(table_SbUD.shape, jnp.float32),
+    jnp.zeros(table_SbUD.shape, jnp.float32) if d_table_VD is None else None,
   )
   (d_hidden_nSCD, d_table_SbUD), _ = jax.lax.scan(
     of_block, nothing, jnp.arange(table_SbUD.shape[1])
   )
   d_hidden_SND = _put_back(d_hidden_nSCD, walk).astype(hidden_SND.dtype)
-  return d_hidden_SND, d_table_SbUD.astype(table_SbUD.dtype), None, None, None
+  if d_table_SbUD is not None:
+    d_table_SbUD = d_table_SbUD.astype(table_SbUD.dtype)
+  return d_hidden_SND, d_table_SbUD, None, None, None, None, None
 
 
 _scores.defvjp(_scores_forward, _scores_backward)
@@ -252,7 +271,13 @@ def _added(sums: _Sums, logits_SCU: jax.Array, is_target_SCU: jax.Array) -> _Sum
 
 
 def _floors(layout: Layout, hidden_SND, table_SbUD, walk: _Walk, how: Decoding) -> jax.Array:
-  """`lowest_allowed` of every position, which has to see whole rows; -inf without filters."""
+  """`lowest_allowed` of every position, -inf without filters. These have to see whole rows: the
+  logits of one chunk, formed by the products of the other passes, whose last bits they share; what
+  is made of them on the way is of F rows at a time."""
+  hidden_SND, table_SbUD = jax.lax.stop_gradient((hidden_SND, table_SbUD))
+  n, S, C = walk.position_nSC.shape
+  V = table_SbUD.shape[1] * table_SbUD.shape[2]
+  F = min(C, max(1, LOGITS_AT_ONCE * layout.mesh.shape["tensor"] // V))
 
   def of_chunk(i, floor_nSC):
     hidden_SCD = _take(hidden_SND, walk.position_nSC[i])
@@ -260,12 +285,18 @@ def _floors(layout: Layout, hidden_SND, table_SbUD, walk: _Walk, how: Decoding) 
       lambda block: _logits(layout, hidden_SCD, table_SbUD[:, block]),
       jnp.arange(table_SbUD.shape[1]),
     )
-    S, C = hidden_SCD.shape[:2]
-    logits_BV = jnp.moveaxis(logits_bSCU, 0, 2).reshape(S * C, -1)
-    floor_B1 = distribution.lowest_allowed(logits_BV, how)
-    return floor_nSC.at[i].set(floor_B1.reshape(S, C))
 
-  none_nSC = jnp.full(walk.position_nSC.shape, -jnp.inf)
+    def of_rows(j, floor_SC):
+      first = jnp.minimum(j * F, C - F)  # the last rows may be seen twice
+      logits_bSFU = jax.lax.dynamic_slice_in_dim(logits_bSCU, first, F, axis=2)
+      logits_BV = jnp.moveaxis(logits_bSFU, 0, 2).reshape(S * F, V)
+      floor_SF = distribution.lowest_allowed(logits_BV, how).reshape(S, F)
+      return jax.lax.dynamic_update_slice_in_dim(floor_SC, floor_SF, first, axis=1)
+
+    floor_SC = jax.lax.fori_loop(0, -(-C // F), of_rows, floor_nSC[i])
+    return floor_nSC.at[i].set(floor_SC)
+
+  none_nSC = jnp.full((n, S, C), -jnp.inf)
   return jax.lax.cond(
     distribution.filtering(how),
     lambda: jax.lax.fori_loop(0, walk.count, of_chunk, none_nSC),

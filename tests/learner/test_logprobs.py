@@ -101,6 +101,37 @@ def test_chunks_and_blocks_change_nothing(monkeypatch, sizes, how):
   assert (scores[0][~np.asarray(completion_mask(samples))] == 0).all()
 
 
+def test_filters_that_see_few_whole_rows_at_once_change_nothing(monkeypatch):
+  monkeypatch.setattr(vocabulary, "_sizes", lambda *_: (5, 4))
+  model, params = make()
+  samples = make_samples()
+  expected = _tupled(results(plainly, model, params, samples, FILTERED))
+  for rows in (1, 2, 4):
+    monkeypatch.setattr(vocabulary, "LOGITS_AT_ONCE", rows * V)
+    assert_same(results(sample_log_probs, model, params, samples, FILTERED), expected)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("mesh", [None, (2, 2, 2)], ids=["alone", "mesh"])
+def test_a_gradient_added_in_place_is_the_one_returned(monkeypatch, mesh, tied):
+  monkeypatch.setattr(vocabulary, "_sizes", lambda *_: (4, 1) if mesh else (5, 4))
+  model, params = make(mesh, tied=tied)
+  samples = make_samples()
+
+  @jax.jit
+  def added_twice(sum_so_far):
+    refs = jax.tree.map(jax.new_ref, sum_so_far)
+    of = functools.partial(sample_log_probs, d_params=refs)
+    _, pull_back, _ = jax.vjp(lambda p: total(of, model, p, samples, PLAIN), params, has_aux=True)
+    for _ in range(2):
+      pull_back.with_refs(refs)(jnp.float32(1))
+    return jax.tree.map(jax.freeze, refs)
+
+  _, gradient = results(sample_log_probs, model, params, samples, PLAIN)
+  expected = jax.tree.map(lambda g, p: np.asarray(p) + 2 * g, gradient, params)
+  assert_same(jax.device_get(added_twice(params)), expected)
+
+
 def test_a_head_of_its_own():
   model, params = make(tied=False)
   samples = make_samples()

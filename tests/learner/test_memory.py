@@ -41,16 +41,39 @@ def of_projection(length: int) -> int:
     logp, entropy = chosen_log_probs(one_device(), hidden, table, target, chosen, HOW)
     return jnp.sum(logp) + jnp.sum(entropy)
 
+  return temporary_bytes(jax.grad(total, argnums=(0, 1)), *projected(length))
+
+
+def projected(length: int):
+  """States, table, targets and chosen positions."""
+
   def shape(dtype, *dimensions):
     return jax.ShapeDtypeStruct(dimensions, dtype, sharding=one_device().replicated)
 
-  return temporary_bytes(
-    jax.grad(total, argnums=(0, 1)),
+  return (
     shape(jnp.float32, 1, length, D),
     shape(jnp.float32, V, D),
     shape(jnp.int32, 1, length),
     shape(bool, 1, length),
   )
+
+
+def of_projection_in_place(length: int) -> int:
+  """The same, where the table's gradient is added to a sum."""
+
+  def add(sum_VD, hidden, table, target, chosen):
+    d_table = jax.new_ref(sum_VD)
+
+    def total(hidden):
+      logp, entropy = chosen_log_probs(
+        one_device(), hidden, table, target, chosen, HOW, d_table
+      )
+      return jnp.sum(logp) + jnp.sum(entropy)
+
+    return jax.grad(total)(hidden), jax.freeze(d_table)
+
+  hidden, table, target, chosen = projected(length)
+  return temporary_bytes(add, table, hidden, table, target, chosen)
 
 
 def of_update(length: int, *, vocabulary: int = V, layers: int = 1, remat: str = "block") -> int:
@@ -80,6 +103,11 @@ def test_the_projection_holds_one_chunk_whatever_the_length():
   short, long = of_projection(512), of_projection(8192)
   assert long < 4 * 4 * LOGITS_IN_CACHE, "four arrays of a block of a chunk; no copy of the table"
   assert long - short < 8 * 8192 * D, "only states grow with the length, two arrays of them"
+
+
+def test_the_tables_gradient_needs_no_array_of_its_own():
+  table = 4 * V * D
+  assert of_projection_in_place(512) < min(table / 2, 4 * 4 * LOGITS_IN_CACHE)
 
 
 @pytest.mark.slow
