@@ -1,7 +1,7 @@
 """How often does the policy a run starts from solve each of its training problems?
 
   python -m grpo_jax.profile_prompts --config=configs/quickstart.py --out=profile.json
-  python -m grpo_jax.train --config=configs/quickstart.py --config.select=easy_to_hard \
+  python -m grpo_jax.train --config=configs/quickstart.py --config.select=easy_to_hard \\
       --config.easy_to_hard.profile=profile.json
 
 Problems, prompts, start weights and limits of length are the run's own: the same flags after
