@@ -51,7 +51,9 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
   known = [case.key for case in CASES]
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    prog="python -m experiments.compile_for_tpu", description=__doc__.splitlines()[0]
+  )
   parser.add_argument("--only", help=f"some of {','.join(known)}")
   parser.add_argument("--render", action="store_true", help="compile nothing")
   options = parser.parse_args()

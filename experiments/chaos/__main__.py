@@ -34,7 +34,9 @@ PARTS = {
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(
+    prog="python -m experiments.chaos", description=__doc__.splitlines()[0]
+  )
   parser.add_argument("--only", choices=PARTS, help="one part; writes no file")
   only = parser.parse_args().only
   began, tally = time.monotonic(), []
