@@ -47,18 +47,21 @@ class Recall:
     replay, learned = self.replay, fresh.rollouts
     if replay is None:
       return None, learned, None, {}
-    buffer = replay.evict(buffer, step, self.max_age)
+    settled = replay.layout.settled
+    buffer = settled(replay.evict(buffer, step, self.max_age))
     metrics, asked = {}, asked_of(fresh.answers.problem_R, fresh.reward_R, self.most_asked)
     if replay.how.advantage == "refreshed":
-      buffer, metrics["replay/refreshed"] = replay.refresh(buffer, asked)
+      buffer, metrics["replay/refreshed"] = settled(replay.refresh(buffer, asked))
     ratio = 0 if step <= self.warmup_steps else self.ratio
     if self.pool and ratio:
       size = round((1 + ratio) * fresh.survivors)
-      buffer, replayed, learned = replay.draw_batch(buffer, learned, key, size, self.alpha, asked)
+      buffer, replayed, learned = settled(
+        replay.draw_batch(buffer, learned, key, size, self.alpha, asked)
+      )
     else:
       size = round(ratio * fresh.survivors)
-      buffer, replayed = replay.draw(buffer, key, size, self.alpha, asked)
-    buffer = replay.add(buffer, self._to_store(fresh))
+      buffer, replayed = settled(replay.draw(buffer, key, size, self.alpha, asked))
+    buffer = settled(replay.add(buffer, self._to_store(fresh)))
     metrics |= replay.describe(buffer, replayed, step)
     return buffer, learned, replayed, on_host(metrics)
 

@@ -80,6 +80,14 @@ class Layout:
       lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__), tree
     )
 
+  def settled(self, tree):
+    """The same arrays, waited for where a CPU plays several devices: programs queued up on those
+    may each hold some of the threads that they all share, and wait for each other until XLA
+    aborts. Real devices take one program after the other."""
+    if self.platform == "cpu" and self.mesh.size > 1:
+      jax.block_until_ready(tree)
+    return tree
+
   def arithmetic_dtype(self, dtype: jnp.dtype) -> jnp.dtype:
     """What products of matrices of `dtype` are formed in, and keys and values kept in. XLA's CPU
     backend multiplies bfloat16 into float32 ten times as fast as into bfloat16, and attends over a

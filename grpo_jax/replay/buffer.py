@@ -215,7 +215,7 @@ class Replay:
       how: what is drawn, and by which priority.
       newcomer: what sets advantages anew, where `how` says so.
     """
-    self.how = how
+    self.how, self.layout = how, layout
     make = functools.partial(empty, capacity, example)
     self.shardings = jax.tree.map(
       lambda leaf: layout.sharding(*("batch", *(None,) * (leaf.ndim - 1))[: leaf.ndim]),

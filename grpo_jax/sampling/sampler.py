@@ -136,7 +136,7 @@ class Sampler:
       slots = 2  # XLA's CPU backend has no fast product of one bfloat16 row with a matrix
     self._slots, self._burst_tokens = slots, burst
     self._shards = layout.batch_shards
-    self._simulated = layout.platform == "cpu" and layout.mesh.size > 1
+    self._settled = layout.settled
     self._prompts = prefill + -prefill % self._shards
     # Slots and prompts are split over devices. What a host says of them before a program and asks
     # for after it is given to all: other hosts' devices are beyond its reach.
@@ -225,9 +225,10 @@ class Sampler:
         if spoilt & set(seats):
           slots, spoilt = self._clear(slots), spoilt - set(seats)
         if index != window:
-          window, read = index, self._prefill(prepared, *queue.prompts(index))
+          window = index
+          read = self._settled(self._prefill(prepared, *queue.prompts(index)))
         slots = self._seated(slots, read, *queue.newcomers(index, seats, rows))
-      slots, seen = self._burst(prepared, slots, how, eos_ids_E)
+      slots, seen = self._settled(self._burst(prepared, slots, how, eos_ids_E))
       ended = _advance_rows(rows, jax.device_get(seen))
       if ended:
         spoilt |= {slot for slot, row in ended.items() if row.finish == Finish.NONFINITE}
@@ -278,10 +279,8 @@ class Sampler:
     # Layer by layer: a device holds all prompts of one of them, not of all.
     layers, slots = list(slots.cache), slots.replace(cache=())
     for i, prompts in enumerate(read.cache):
-      layers[i] = self._insert(layers[i], prompts, source_B)
-      if self._simulated:  # programs queued up there may each hold some of their threads
-        jax.block_until_ready(layers[i])
-    slots = self._start(slots, read.replace(cache=()), source_B, limit_B, keys_B2)
+      layers[i] = self._settled(self._insert(layers[i], prompts, source_B))
+    slots = self._settled(self._start(slots, read.replace(cache=()), source_B, limit_B, keys_B2))
     return slots.replace(cache=tuple(layers))
 
 
