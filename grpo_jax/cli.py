@@ -3,18 +3,14 @@
 import logging as logs
 import re
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 from grpo_jax import hosts
 from grpo_jax.errors import UserError
 from grpo_jax.run.rollout_log import printable
-
-HELP = ("-h", "-help", "--help")
-WIDTH = 100  # of a help page
 
 
 def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
@@ -45,16 +41,19 @@ def run(main: Callable[[], None], *, when_stopped: str = "stopped") -> None:
 
 
 def parse() -> None:
-  """Reads the command line into the flags defined so far. Asked for help, tells about the command
-  and them, and exits with 0.
+  """Reads the command line into the flags defined so far. Asked for `--help`, it tells about the
+  command and its flags, and exits with 0.
 
   Raises:
     UserError: something that is no flag, or a config key that does not exist.
     flags.Error: an unknown flag or a value of another type.
   """
-  if any(word in HELP for word in sys.argv[1:]):
-    print(_help_page(sys.modules["__main__"].__doc__))
-    sys.exit(0)
+  if {"-h", "--help"} & set(sys.argv[1:]):
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+      if module.startswith("grpo_jax"):  # and not of libraries
+        for flag in defined:
+          flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
   try:
     rest = flags.FLAGS(sys.argv)[1:]
   except ModuleNotFoundError as error:
@@ -67,21 +66,3 @@ def parse() -> None:
     raise UserError(f"unknown config key {key[0] if key else told!r}{suggestion}") from error
   if rest:
     raise UserError(f"unexpected argument {rest[0]!r}; options are written --name=value")
-
-
-def _help_page(about: str) -> str:
-  """What a command is, its flags with their defaults, and how configs are changed."""
-  ours = [
-    flag
-    for module, defined in flags.FLAGS.flags_by_module_dict().items()
-    if module == sys.argv[0] or module.startswith("grpo_jax")  # libraries have some, too
-    for flag in defined
-  ]
-  parts = [about.strip(), "", "Flags, with what they are if they are not given:", ""]
-  for flag in ours:
-    parts.append(f"  --{flag.name}" + ("" if flag.default in (None, "") else f"={flag.default}"))
-    indent = " " * 6
-    parts += textwrap.wrap(flag.help, WIDTH, initial_indent=indent, subsequent_indent=indent)
-  if "config" in flags.FLAGS:
-    parts += ["", "Any key of the config: --config.section.key=value; configs/base.py lists them."]
-  return "\n".join(parts)

@@ -459,7 +459,9 @@ def conclude(run: RunFolder) -> None:
 def config_of_command() -> tuple[ConfigDict, pathlib.Path]:
   """Reads the command line: the config, and the file it comes from. A command's own flags are
   defined before."""
-  config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+  config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/; any key of it: --config.section.key=value."
+  )
   cli.parse()
   if not flags.FLAGS["config"].present:
     raise UserError("--config is missing; try --config=configs/quickstart.py")

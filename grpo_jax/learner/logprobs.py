@@ -26,8 +26,8 @@ def sample_log_probs(
     how: temperature and filters the rows were sampled with.
     line: tokens that the rows of one device have at most; they are laid end to end, and padding
       costs nothing but in attention. None: rows are computed as they are.
-    d_params: a reference to each parameter's gradient, of those that have one of their own at all:
-      that of the table of the vocabulary is added in place (learner/vocabulary.py).
+    d_params: references to sums of the parameters' gradients: that of the vocabulary's table is
+      added there, in place (learner/vocabulary.py). None: it is returned like all others.
 
   Returns:
     Two float32 arrays [B, T]: log-probabilities and entropies (nats); 0 off the completion, and for

@@ -52,7 +52,7 @@ def chosen_log_probs(
     how: temperature and filters.
     d_table_VD: float32, where one device adds the table's gradient, block by block, instead of
       returning it in an array of its own: the table is a constant for whoever differentiates.
-      Several devices leave it alone, as do passes whose gradient nobody takes.
+      Several devices leave it alone, and return the gradient.
 
   Returns:
     Two float32 arrays [B, T]: log-probabilities and entropies (nats); 0 where not chosen. Gradients
